@@ -1,0 +1,1 @@
+//! A libcuda look-alike over ptx-emulator, linked into a test.

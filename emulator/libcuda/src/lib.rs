@@ -1,0 +1,1 @@
+//! The look-alike driver as a shared library, for any CUDA program.

@@ -1,0 +1,1 @@
+//! Visual attention, fused.
