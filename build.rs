@@ -1,1 +1,3 @@
+//! Compiles the kernels.
+
 fn main() {}

@@ -1,0 +1,30 @@
+//! The ops: settings checked once, shapes checked per call, cost, and plans. No device code.
+
+pub mod gaussian;
+
+use crate::{Error, Result};
+
+/// `shape` is `want`, or an error that names the argument.
+pub(crate) fn check_shape<const R: usize>(
+    op: &'static str,
+    arg: &'static str,
+    got: [usize; R],
+    want: [usize; R],
+) -> Result<()> {
+    if got == want {
+        Ok(())
+    } else {
+        Err(Error::input(op, arg, format!("of shape {want:?}"), format!("{got:?}")))
+    }
+}
+
+/// The largest number of channels per head, of keys or of values.
+pub const CHANNELS_MAX: usize = 128;
+
+pub(crate) fn check_channels(op: &'static str, arg: &'static str, channels: usize) -> Result<()> {
+    if (1..=CHANNELS_MAX).contains(&channels) {
+        Ok(())
+    } else {
+        Err(Error::input(op, arg, format!("of 1 to {CHANNELS_MAX} channels per head"), channels))
+    }
+}

@@ -1,0 +1,1 @@
+//! What each op means, in loops over a number type: slow, obvious, and the truth that everything is tested against.
