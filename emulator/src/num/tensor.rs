@@ -1,0 +1,1 @@
+//! Dot products as tensor cores compute them.
