@@ -26,12 +26,14 @@ mod shape;
 mod tensor;
 
 pub use config::gaussian::GaussianConfig;
+pub use config::local::LocalConfig;
 #[cfg(feature = "cuda")]
 pub use device::Cuda;
 pub use device::{Cpu, Device};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
 pub use ops::gaussian::{self, Gaussian};
+pub use ops::local::{self, Local};
 pub use plan::{Cost, Gpu, Launch, Plan};
 pub use shape::Layout;
 pub use tensor::{Mem, MemMut, Tensor, View, ViewMut, Workspace};

@@ -269,6 +269,24 @@ pub(crate) struct HostViewMut<'a, T, const R: usize> {
     pub layout: Layout<R>,
 }
 
+impl<T: Copy, const R: usize> HostViewMut<'_, T, R> {
+    /// Writes `value` to every element of the tensor, and to nothing between them.
+    pub fn fill(&mut self, value: T) {
+        let Layout { shape, .. } = self.layout;
+        if self.layout.is_empty() {
+            return;
+        }
+        let mut index = [0; R];
+        loop {
+            self.data[self.layout.at(index)] = value;
+            // Counts the index up, last dimension fastest.
+            let Some(i) = (0..R).rev().find(|&i| index[i] + 1 < shape[i]) else { return };
+            index[i] += 1;
+            index[i + 1..].fill(0);
+        }
+    }
+}
+
 /// Scratch bytes lent for one call. They need no initialisation and hold nothing of use afterwards.
 ///
 /// On `Cuda` the memory must be 256-byte aligned, as every CUDA allocation is. `Cpu` needs none.

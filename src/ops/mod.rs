@@ -1,6 +1,7 @@
 //! The ops: settings checked once, shapes checked per call, cost, and plans. No device code.
 
 pub mod gaussian;
+pub mod local;
 
 use crate::{Error, Result};
 

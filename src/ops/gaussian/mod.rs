@@ -178,7 +178,7 @@ impl Gaussian {
                 check_radius(&sigma)?;
                 if v.layout.is_empty() {
                     if let Some(out) = &mut dsigma {
-                        (0..out.layout.shape[0]).for_each(|hi| out.data[out.layout.at([hi])] = 0.0);
+                        out.fill(0.0);
                     }
                     return Ok(());
                 }
