@@ -231,7 +231,7 @@ pub fn fma_bf16(a: u16, b: u16, c: u16) -> u16 {
 
 /// Narrows to f32, rounding to odd.
 #[inline(always)]
-fn f64_to_odd_f32(x: f64) -> f32 {
+pub(super) fn f64_to_odd_f32(x: f64) -> f32 {
     let near = x as f32;
     let (bits, back) = (near.to_bits(), f64::from(near));
     let step = if back.abs() > x.abs() { u32::MAX } else { 1 };
