@@ -1,0 +1,126 @@
+//! Every image through every assembler that a user's driver may hold.
+
+use macula::kernel::{self, Kernel};
+
+use crate::tools::{self, PTXAS_11_8, PTXAS_12_0, Run, Tool, Toolchain, Writes};
+
+/// One GPU of each generation that the kernels have to fit: A100, RTX 30, RTX 40, H100, B200, RTX 50.
+const GPUS: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"];
+
+/// Registers that stay free below the bound of `__launch_bounds__`: other assembler versions than ours compile these
+/// images on users' machines, and differ by a few.
+const SPARE_REGISTERS: u32 = 12;
+
+/// The most registers of a thread, if `min_blocks` blocks are to fit a multiprocessor.
+fn register_cap(kernel: &Kernel) -> u32 {
+    (65536 / (kernel.threads * kernel.min_blocks) / 8 * 8).min(255)
+}
+
+pub fn gpus(kernel: &Kernel) -> Vec<&'static str> {
+    if kernel.exact { vec!["sm_90a"] } else { GPUS.to_vec() }
+}
+
+/// What `ptxas -v` says of one kernel.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Usage {
+    registers: u32,
+    /// The deepest stack frame, of the entry or of a function that it calls.
+    stack_bytes: u32,
+    spill_bytes: u32,
+}
+
+impl Usage {
+    fn read(text: &str) -> Option<Self> {
+        let mut usage = Usage::default();
+        let mut has_registers = false;
+        for line in text.lines() {
+            let numbers: Vec<u32> =
+                line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
+            if let (true, [.., stack, stores, loads]) =
+                (line.contains("bytes stack frame"), numbers.as_slice())
+            {
+                usage.stack_bytes = usage.stack_bytes.max(*stack);
+                usage.spill_bytes += stores + loads;
+            }
+            if let Some((_, rest)) = line.split_once("Used ") {
+                usage.registers = rest.split(' ').next()?.parse().ok()?;
+                has_registers = true;
+            }
+        }
+        has_registers.then_some(usage)
+    }
+}
+
+fn findings(kernel: &Kernel, gpu: &str, run: &Run) -> Vec<String> {
+    let place = format!("{} for {gpu}", kernel.name);
+    let text = run.text.trim();
+    if !run.ok {
+        return vec![format!("{place}: refused:\n{text}")];
+    }
+    let Some(usage) = Usage::read(text) else { return vec![format!("{place}: no usage in:\n{text}")] };
+    let mut findings = Vec::new();
+    if usage.spill_bytes > 0 || usage.stack_bytes > 0 {
+        findings
+            .push(format!("{place}: {} bytes of stack, {} spilled", usage.stack_bytes, usage.spill_bytes));
+    }
+    let cap = register_cap(kernel);
+    if usage.registers + SPARE_REGISTERS > cap {
+        findings.push(format!("{place}: {} registers, the launch bound allows {cap}", usage.registers));
+    }
+    for line in text.lines().filter(|line| line.contains("warning") || line.contains("Potential Performance"))
+    {
+        findings.push(format!("{place}: {line}"));
+    }
+    findings
+}
+
+/// Assembles for `gpu`, verbosely; `writes` says whether the machine code is kept.
+pub fn assemble(ptxas: &Tool, tools: &Toolchain, kernel: &Kernel, gpu: &str, writes: Writes) -> Run {
+    let ptx = kernel.ptx().unwrap();
+    ptxas.run(&tools.cache(), &["-v", &format!("-arch={gpu}")], ptx.as_bytes(), writes)
+}
+
+#[test]
+fn every_entry_fits_every_gpu_without_spills() {
+    let tools = Toolchain::read();
+    tools::forget_old(&tools.cache());
+    let Some(ptxas) = tools::needed("registers and spills", tools.ptxas()) else { return };
+    let pairs: Vec<(&Kernel, &str)> = kernel::all()
+        .iter()
+        .flat_map(|kernel| gpus(kernel).into_iter().map(move |gpu| (kernel, gpu)))
+        .collect();
+    let found = tools::parallel(&pairs, |(kernel, gpu)| {
+        findings(kernel, gpu, &assemble(&ptxas, &tools, kernel, gpu, Writes::Dropped))
+    });
+    tools::none_of(found.concat());
+}
+
+#[test]
+fn assemblers_of_old_drivers_take_every_image() {
+    let tools = Toolchain::read();
+    for (release, wheels) in [("11.8", &PTXAS_11_8), ("12.0", &PTXAS_12_0)] {
+        let Some(ptxas) = tools::needed(&format!("images with CUDA {release}"), tools.wheel(wheels)) else {
+            continue;
+        };
+        // 11.8 is older than the instructions of sm_90a.
+        let kernels: Vec<&Kernel> = kernel::all().iter().filter(|k| release != "11.8" || !k.exact).collect();
+        let found = tools::parallel(&kernels, |kernel| {
+            let run = assemble(&ptxas, &tools, kernel, gpus(kernel)[0], Writes::Dropped);
+            if run.ok { None } else { Some(format!("{} with CUDA {release}:\n{}", kernel.name, run.text)) }
+        });
+        tools::none_of(found.into_iter().flatten().collect());
+    }
+}
+
+#[test]
+fn usage_is_read_from_the_words_of_ptxas() {
+    let text = "ptxas info    : 24 bytes gmem, 16 bytes cmem[3]
+ptxas info    : Compiling entry function 'a' for 'sm_80'
+ptxas info    : Function properties for a
+    32 bytes stack frame, 8 bytes spill stores, 4 bytes spill loads
+ptxas info    : Used 116 registers, used 1 barriers, 132 bytes smem, 384 bytes cmem[0]
+ptxas info    : Compile time = 12.9 ms
+";
+    assert_eq!(Usage::read(text), Some(Usage { registers: 116, stack_bytes: 32, spill_bytes: 12 }));
+    assert_eq!(Usage::read("ptxas info    : Compile time = 1 ms"), None);
+}
