@@ -1,1 +1,7 @@
 //! The crate's integration tests, in one binary: one process knows one CUDA driver.
+
+mod common;
+
+mod bar;
+mod fixtures;
+mod gaussian;

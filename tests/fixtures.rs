@@ -1,0 +1,36 @@
+//! The reference against cases that an independent float64 implementation computed.
+
+use crate::common::fixture::{Fixture, gaussian_config};
+use macula::reference::gaussian;
+use std::path::Path;
+
+/// Loads every fixture of an op; a folder with too few of them is a mistake too.
+fn fixtures(beginning: &str, count: usize) -> Vec<Fixture> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let paths = Fixture::paths(&folder, beginning).unwrap();
+    assert_eq!(paths.len(), count, "fixtures {beginning}*");
+    paths.iter().map(|path| Fixture::load(path).unwrap()).collect()
+}
+
+/// In f64 the reference is right to far more digits than the rule of the fixtures asks for. Results that the file holds
+/// in f32 are as good as that.
+#[test]
+fn gaussian_reference() {
+    for fixture in fixtures("radius_attn__", 24) {
+        let config = gaussian_config(&fixture).unwrap();
+        let shape = fixture.shape("in.v").unwrap();
+        let [v, sigma, d_o] = ["in.v", "in.sigma", "up.y"].map(|name| fixture.values(name).unwrap());
+        let o = gaussian::forward(&config, shape, v, sigma);
+        let grads = gaussian::backward(&config, shape, v, sigma, d_o);
+        for (name, got) in [("out.y", o), ("grad.v", grads.dv), ("grad.sigma", grads.dsigma)] {
+            fixture.check(name, &got).unwrap();
+            let truth = fixture.values(name).unwrap();
+            let largest = truth.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+            for (truth, got) in truth.iter().zip(&got) {
+                let is_same =
+                    (truth - got).abs() <= 1e-13 * largest.max(1.0) || *truth == f64::from(*got as f32);
+                assert!(is_same, "{}: {name}: {got:e}, not {truth:e}", fixture.case);
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The op `gaussian`.
+
+mod reference;
