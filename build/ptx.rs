@@ -193,7 +193,7 @@ impl<'a> Module<'a> {
             let text = match part.kind {
                 Kind::Header => lower_version(part.text, target)?,
                 Kind::Debug => part.text.to_owned(),
-                _ if std::ptr::eq(part, item) || used.contains(part.name) => part.text.to_owned(),
+                _ if std::ptr::eq(part, item) || used.contains(part.name) => without_new_hints(part.text),
                 _ => continue,
             };
             lineinfo.push_str(text.trim_end());
@@ -351,6 +351,18 @@ fn lower_version(text: &str, target: &str) -> Result<String, String> {
     let number = |digits: &str| digits.trim().parse::<u32>().map_err(|_| format!("cannot read `{text}`"));
     let (major, minor) = (number(major)?, number(minor)?).min(oldest_version(target));
     Ok(format!(".version {major}.{minor}"))
+}
+
+/// Without `.pragma "used_bytes_mask …"`, which nvcc 13 puts before loads of which it needs a part. It is a hint for the
+/// assembler, and asks for version 8.3.
+fn without_new_hints(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        if !line.trim_start().starts_with(".pragma \"used_bytes_mask ") {
+            kept.push_str(line);
+        }
+    }
+    kept
 }
 
 // ---- Words ------------------------------------------------------------------------------------

@@ -74,9 +74,10 @@ fn shipped_text_is_clean() {
 fn entries_keep_the_rules_of_the_house() {
     let mut findings = Vec::new();
     for kernel in kernel::all() {
+        // `kernels/local_bwd_dkv.cu` may hold any part of `local_bwd`.
         let stem = Path::new(kernel.source).file_stem().unwrap().to_string_lossy().into_owned();
-        let stem = stem.trim_end_matches("_sm90a");
-        if !kernel.name.starts_with(&format!("{stem}_")) {
+        let op_and_pass: String = stem.split('_').take(2).flat_map(|word| [word, "_"]).collect();
+        if !kernel.name.starts_with(&op_and_pass) {
             findings.push(format!("{}: not named after {}", kernel.name, kernel.source));
         }
         if !kernel.name.split('_').any(|word| matches!(word, "f32" | "f16" | "bf16")) {

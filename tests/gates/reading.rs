@@ -104,6 +104,14 @@ fn a_version_is_lowered_and_never_raised() {
 }
 
 #[test]
+fn hints_that_old_assemblers_refuse_are_dropped() {
+    let load = "\tld.global.f32 \t%f1, [%rd4];\n";
+    assert!(SAMPLE.contains(load));
+    let hinted = SAMPLE.replace(load, &format!("\t.pragma \"used_bytes_mask 15\";\n{load}"));
+    assert_eq!(split(&hinted).unwrap(), split(SAMPLE).unwrap());
+}
+
+#[test]
 fn source_paths_are_renamed_in_file_lines_only() {
     let text = "\t.file\t1 \"/a/kernels/x.cu\"\n.b8 \"/a/kernels/x.cu\";\n\t.file\t2 \"/a/y.cuh\", 17, 4\n";
     let renamed = rename_files(text, |path| path.replace("/a/", ""));
