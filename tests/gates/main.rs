@@ -25,6 +25,7 @@ mod wheels;
 mod assembly;
 mod finding;
 mod images;
+mod plans;
 mod reading;
 mod sass;
 mod tools;

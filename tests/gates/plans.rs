@@ -1,0 +1,103 @@
+//! What plans launch is what was compiled: the same parameter bytes, no more shared memory, no entry without a use.
+
+use std::collections::BTreeSet;
+
+use macula::config::gaussian::{GaussianConfig, Kernel, Norm};
+use macula::gaussian::{BackwardProblem, ForwardProblem, Gaussian};
+use macula::{DType, Gpu, Plan, kernel};
+
+use crate::tools;
+
+/// Maps of every kind that plans tell apart: one pixel, small, one row, one column, odd, large; few and many channels.
+const SHAPES: [[usize; 5]; 8] = [
+    [1, 1, 1, 1, 1],
+    [2, 3, 7, 7, 8],
+    [1, 2, 1, 33, 5],
+    [1, 2, 65, 1, 16],
+    [2, 1, 14, 13, 32],
+    [1, 8, 56, 56, 64],
+    [4, 2, 17, 200, 128],
+    [1, 1, 300, 301, 24],
+];
+
+const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
+
+/// Plans of every op over the shapes, with words to find each again.
+fn plans() -> Vec<(String, macula::Result<Plan>)> {
+    let mut plans = Vec::new();
+    for gpu in Gpu::CLASSES {
+        for dtype in DTYPES {
+            for shape in SHAPES {
+                let at = format!("{dtype:?} {shape:?} on {gpu:?}");
+                gaussian(&mut plans, shape, dtype, &gpu, &at);
+            }
+        }
+    }
+    plans
+}
+
+fn gaussian(
+    plans: &mut Vec<(String, macula::Result<Plan>)>,
+    shape: [usize; 5],
+    dtype: DType,
+    gpu: &Gpu,
+    at: &str,
+) {
+    for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.is_separable()) {
+        for (norm, window) in [(Norm::Row, None), (Norm::None, None), (Norm::Row, Some(7))] {
+            let config = GaussianConfig { kernel, norm, window };
+            let op = Gaussian::new(config).unwrap();
+            let forward = ForwardProblem::contiguous(shape, dtype);
+            plans.push((format!("gaussian forward {config:?} {at}"), op.plan_fwd(&forward, gpu)));
+            let backward = BackwardProblem::contiguous(shape, dtype);
+            plans.push((format!("gaussian backward {config:?} {at}"), op.plan_bwd(&backward, gpu)));
+        }
+    }
+}
+
+#[test]
+fn plans_and_entries_agree() {
+    if kernel::all().is_empty() {
+        // build.rs has refused this already where kernels are required.
+        return;
+    }
+    let mut findings = Vec::new();
+    let mut planned = BTreeSet::new();
+    for (call, plan) in plans() {
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(why) => {
+                findings.push(format!("{call}: {why}"));
+                continue;
+            }
+        };
+        for launch in &plan.launches {
+            planned.insert(launch.kernel);
+            let Some(entry) = kernel::find(launch.kernel) else {
+                findings.push(format!("{call}: launches `{}`, which was not compiled", launch.kernel));
+                continue;
+            };
+            if launch.params().len() != entry.param_bytes as usize {
+                let (has, wants) = (launch.params().len(), entry.param_bytes);
+                findings.push(format!(
+                    "{call}: {} takes {wants} parameter bytes, the mirror has {has}",
+                    entry.name
+                ));
+            }
+            if launch.shared_bytes > entry.shared_bytes {
+                let (asks, most) = (launch.shared_bytes, entry.shared_bytes);
+                findings.push(format!(
+                    "{call}: {} exports {most} shared bytes, the plan asks for {asks}",
+                    entry.name
+                ));
+            }
+            if launch.grid == 0 {
+                findings.push(format!("{call}: {} is launched with no block", entry.name));
+            }
+        }
+    }
+    for entry in kernel::all().iter().filter(|entry| !planned.contains(entry.name)) {
+        findings.push(format!("`{}` was compiled, and no plan of this table launches it", entry.name));
+    }
+    tools::none_of(findings);
+}
