@@ -20,13 +20,11 @@ const SHAPES: [[usize; 5]; 8] = [
     [1, 1, 300, 301, 24],
 ];
 
-const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
-
 /// Plans of every op over the shapes, with words to find each again.
 fn plans() -> Vec<(String, macula::Result<Plan>)> {
     let mut plans = Vec::new();
     for gpu in Gpu::CLASSES {
-        for dtype in DTYPES {
+        for dtype in DType::ALL {
             for shape in SHAPES {
                 let at = format!("{dtype:?} {shape:?} on {gpu:?}");
                 gaussian(&mut plans, shape, dtype, &gpu, &at);
