@@ -20,7 +20,19 @@ fn dot<E: Element, const K: usize>(mode: TensorMode, a: &[u32], b: &[u32], c: u3
         (a_tile[9][k], b_tile[k][5]) = (a[k], b[k]);
     }
     c_tile[9][5] = c;
+    #[cfg(target_arch = "x86_64")]
+    let before = c_tile;
     multiply::<E, AccF32, K>(mode, &a_tile, &b_tile, &mut c_tile);
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+    {
+        let mut wide = before;
+        // SAFETY: the host has the features.
+        unsafe {
+            ptx_emulator::num::tensor::multiply_avx2::<E, AccF32, K>(mode, &a_tile, &b_tile, &mut wide)
+        };
+        assert_eq!(wide, c_tile, "AVX2 and plain loops differ in {mode:?}");
+    }
     c_tile[9][5]
 }
 

@@ -17,10 +17,14 @@
 //! with the format's smallest exponent, infinities and NaN follow IEEE 754, overflow follows rounding towards zero. With `.f16`
 //! accumulators the last group's sum is rounded to nearest even; that is an assumption without recorded data.
 
+mod lanes;
+
+use std::ops::Range;
+
+use lanes::{Lanes, Portable};
+
 use super::arith::canonical_f32;
-use super::convert::f64_to_f32;
 use super::half::{bf16_to_f32, f16_to_f32, f32_to_f16_rn, f64_to_odd_f32};
-use super::round::Round;
 use crate::TensorMode;
 
 /// Rows of A and C.
@@ -32,6 +36,8 @@ pub const COLUMNS: usize = 8;
 pub trait Element {
     /// Products per group of the `Sm80` model.
     const SM80_GROUP: usize;
+    /// Whether it is `.f16`, whose tiles have a multiple of eight columns.
+    const IS_F16: bool = false;
     /// The number that the low bits of a word encode.
     fn value(bits: u32) -> f32;
     /// A finite element as an 11-bit significand (10 of them fraction) and the exponent of its first bit. Subnormal numbers
@@ -52,6 +58,7 @@ pub struct Tf32;
 
 impl Element for F16 {
     const SM80_GROUP: usize = 8;
+    const IS_F16: bool = true;
 
     #[inline(always)]
     fn value(bits: u32) -> f32 {
@@ -132,8 +139,8 @@ pub trait Accumulator {
     fn load(bits: u32) -> f32;
     /// A sum in `f64`, rounded to nearest even.
     fn nearest(sum: f64) -> u32;
-    /// The exact sum of the last group, rounded as hardware does.
-    fn hardware(sum: f64) -> u32;
+    /// Whether the models round towards zero, to `.f32`, at the end as they do between groups; else to nearest.
+    const TRUNCATES: bool;
 }
 
 /// `.f32` accumulators.
@@ -142,6 +149,8 @@ pub struct AccF32;
 pub struct AccF16;
 
 impl Accumulator for AccF32 {
+    const TRUNCATES: bool = true;
+
     #[inline(always)]
     fn load(bits: u32) -> f32 {
         f32::from_bits(bits)
@@ -151,14 +160,11 @@ impl Accumulator for AccF32 {
     fn nearest(sum: f64) -> u32 {
         canonical_f32(sum as f32).to_bits()
     }
-
-    #[inline(always)]
-    fn hardware(sum: f64) -> u32 {
-        f64_to_f32(sum, Round::Rz).to_bits()
-    }
 }
 
 impl Accumulator for AccF16 {
+    const TRUNCATES: bool = false;
+
     #[inline(always)]
     fn load(bits: u32) -> f32 {
         f16_to_f32(bits as u16)
@@ -168,11 +174,6 @@ impl Accumulator for AccF16 {
     fn nearest(sum: f64) -> u32 {
         f32_to_f16_rn(f64_to_odd_f32(sum)).into()
     }
-
-    #[inline(always)]
-    fn hardware(sum: f64) -> u32 {
-        Self::nearest(sum)
-    }
 }
 
 /// A row of C or of B.
@@ -180,53 +181,110 @@ type Columns<T> = [T; COLUMNS];
 
 /// `c = a · b + c`, all as the bits of their types, one element a word. The order of the columns does not matter, as long as
 /// `b` and `c` agree.
-///
-/// Inlined always: the loops become vector code for whatever the caller is compiled for.
-#[inline(always)]
+#[inline]
 pub fn multiply<E: Element, A: Accumulator, const K: usize>(
     mode: TensorMode,
     a: &[[u32; K]; ROWS],
     b: &[Columns<u32>; K],
     c: &mut [Columns<u32>; ROWS],
 ) {
-    match mode {
-        TensorMode::Exact => exact::<E, A, K>(a, b, c),
-        TensorMode::Sm80 => model::<E, A, K, 1>(E::SM80_GROUP.min(K), a, b, c),
-        TensorMode::Sm90 => model::<E, A, K, 2>(K, a, b, c),
+    // SAFETY: plain loops need nothing of the host.
+    unsafe { multiply_with::<Portable, E, A, K>(mode, a, b, c) }
+}
+
+/// [`multiply`] with AVX2, FMA and F16C, and the same bits.
+///
+/// # Safety
+/// The host must have these features; a caller that is compiled for them need not say `unsafe`.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+pub fn multiply_avx2<E: Element, A: Accumulator, const K: usize>(
+    mode: TensorMode,
+    a: &[[u32; K]; ROWS],
+    b: &[Columns<u32>; K],
+    c: &mut [Columns<u32>; ROWS],
+) {
+    // SAFETY: this function's own features.
+    unsafe { multiply_with::<lanes::Avx2, E, A, K>(mode, a, b, c) }
+}
+
+/// # Safety
+/// The host has what `L` needs.
+#[inline(always)]
+unsafe fn multiply_with<L: Lanes, E: Element, A: Accumulator, const K: usize>(
+    mode: TensorMode,
+    a: &[[u32; K]; ROWS],
+    b: &[Columns<u32>; K],
+    c: &mut [Columns<u32>; ROWS],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match mode {
+            TensorMode::Exact => exact::<L, E, A, K>(a, b, c),
+            TensorMode::Sm80 => model::<L, E, A, K, 1>(E::SM80_GROUP.min(K), a, b, c),
+            TensorMode::Sm90 => model::<L, E, A, K, 2>(K, a, b, c),
+        }
     }
 }
 
+/// # Safety
+/// As [`multiply_with`].
 #[inline(always)]
-fn exact<E: Element, A: Accumulator, const K: usize>(
+unsafe fn exact<L: Lanes, E: Element, A: Accumulator, const K: usize>(
     a: &[[u32; K]; ROWS],
     b: &[Columns<u32>; K],
     c: &mut [Columns<u32>; ROWS],
 ) {
     let mut b_values = [[0f64; COLUMNS]; K];
     for k in 0..K {
-        for n in 0..COLUMNS {
-            b_values[k][n] = E::value(b[k][n]).into();
-        }
+        // SAFETY: the caller's promise.
+        b_values[k] = unsafe { values::<L, E, COLUMNS>(&b[k]) };
     }
     for r in 0..ROWS {
-        let mut a_values = [0f64; K];
-        for k in 0..K {
-            a_values[k] = E::value(a[r][k]).into();
-        }
-        let mut sum = [0f64; COLUMNS];
+        // SAFETY: the caller's promise.
+        let a_values = unsafe { values::<L, E, K>(&a[r]) };
+        let mut start = [0f64; COLUMNS];
         for n in 0..COLUMNS {
-            sum[n] = A::load(c[r][n]).into();
+            start[n] = A::load(c[r][n]).into();
         }
-        for k in 0..K {
-            for n in 0..COLUMNS {
-                // The product of two elements is exact in f64, so a fused multiply-add would give the same.
-                sum[n] += a_values[k] * b_values[k][n];
+        // SAFETY: the caller's promise.
+        let sum = unsafe {
+            let mut sum = L::load_f64(&start);
+            for k in 0..K {
+                sum = L::mul_add(L::splat_f64(a_values[k]), L::load_f64(&b_values[k]), sum);
             }
-        }
+            L::store_f64(sum)
+        };
         for n in 0..COLUMNS {
             c[r][n] = A::nearest(sum[n]);
         }
     }
+}
+
+/// The numbers that elements encode, exact.
+///
+/// # Safety
+/// As [`multiply_with`].
+#[inline(always)]
+unsafe fn values<L: Lanes, E: Element, const N: usize>(bits: &[u32; N]) -> [f64; N] {
+    let mut out = [0f64; N];
+    if E::IS_F16 {
+        for first in (0..N).step_by(COLUMNS) {
+            let mut part = [0; COLUMNS];
+            part.copy_from_slice(&bits[first..first + COLUMNS]);
+            // SAFETY: the caller's promise.
+            let part = unsafe { L::f16_to_f32(&part) };
+            for n in 0..COLUMNS {
+                out[first + n] = part[n].into();
+            }
+        }
+    } else {
+        for n in 0..N {
+            out[n] = E::value(bits[n]).into();
+        }
+    }
+    out
 }
 
 /// The exponent of a zero: so low that it never is the largest.
@@ -234,133 +292,146 @@ const NO_EXPONENT: i32 = -4096;
 /// The largest exponent counts as this at least, so that a sum of zeros needs no special case.
 const LOWEST_EXPONENT: i32 = -133;
 
-/// Elements prepared for the model.
-struct Parts<T> {
+/// Numbers prepared for the model.
+struct Parts<const N: usize> {
     /// All ones if negative, else 0.
-    sign: T,
-    significand: T,
-    exponent: T,
+    sign: [i32; N],
+    significand: [i32; N],
+    exponent: [i32; N],
 }
 
-#[inline(always)]
-fn parts<E: Element, const N: usize>(bits: &[u32; N]) -> Parts<[i32; N]> {
-    let mut out = Parts { sign: [0; N], significand: [0; N], exponent: [0; N] };
-    for n in 0..N {
-        let (significand, exponent) = E::parts(bits[n]);
-        out.sign[n] = -(E::negative(bits[n]) as i32);
-        out.significand[n] = significand as i32;
-        out.exponent[n] = if significand == 0 { NO_EXPONENT } else { exponent };
+impl<const N: usize> Parts<N> {
+    const ZERO: Self = Parts { sign: [0; N], significand: [0; N], exponent: [0; N] };
+
+    #[inline(always)]
+    fn set(&mut self, n: usize, negative: bool, significand: u32, exponent: i32) {
+        self.sign[n] = -(negative as i32);
+        self.significand[n] = significand as i32;
+        self.exponent[n] = if significand == 0 { NO_EXPONENT } else { exponent };
     }
-    out
+
+    #[inline(always)]
+    fn of<E: Element>(bits: &[u32; N]) -> Self {
+        let mut out = Self::ZERO;
+        for n in 0..N {
+            let (significand, exponent) = E::parts(bits[n]);
+            out.set(n, E::negative(bits[n]), significand, exponent);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn of_f32(values: &[f32; N]) -> Self {
+        let mut out = Self::ZERO;
+        for n in 0..N {
+            let bits = values[n].to_bits();
+            let field = (bits >> 23) & 0xff;
+            let significand = (bits & 0x7f_ffff) | ((field != 0) as u32) << 23;
+            out.set(n, bits >> 31 == 1, significand, field.max(1) as i32 - 127);
+        }
+        out
+    }
 }
 
+/// # Safety
+/// As [`multiply_with`].
 #[inline(always)]
-fn model<E: Element, A: Accumulator, const K: usize, const EXTRA: i32>(
+unsafe fn model<L: Lanes, E: Element, A: Accumulator, const K: usize, const EXTRA: i32>(
     group: usize,
     a: &[[u32; K]; ROWS],
     b: &[Columns<u32>; K],
     c: &mut [Columns<u32>; ROWS],
 ) {
-    let b_parts: [Parts<Columns<i32>>; K] = std::array::from_fn(|k| {
-        let mut parts = parts::<E, COLUMNS>(&b[k]);
+    // NOTE: loops rather than `map` and closures, which might not be compiled for the caller's vector unit.
+    let mut b_parts = [const { Parts::<COLUMNS>::ZERO }; K];
+    let mut b_special = false;
+    for k in 0..K {
+        b_parts[k] = Parts::of::<E>(&b[k]);
         for n in 0..COLUMNS {
             // A product has 20 fraction bits; the sum has 23 and the extra ones.
-            parts.significand[n] <<= 3 + EXTRA;
+            b_parts[k].significand[n] <<= 3 + EXTRA;
+            b_special |= E::special(b[k][n]);
         }
-        parts
-    });
-    let b_special = b.as_flattened().iter().fold(false, |any, &bits| any | E::special(bits));
+    }
     for r in 0..ROWS {
-        let mut accumulator = c[r].map(A::load);
-        let unlike = accumulator.iter().fold(false, |any, x| any | !x.is_finite());
-        if b_special | unlike | a[r].iter().fold(false, |any, &bits| any | E::special(bits)) {
-            c[r] = row_with_specials::<E, A, K, EXTRA>(group, &a[r], b, &b_parts, &c[r]);
-            continue;
+        let a_parts = Parts::of::<E>(&a[r]);
+        let mut special = b_special;
+        for k in 0..K {
+            special |= E::special(a[r][k]);
         }
-        let a_parts = parts::<E, K>(&a[r]);
-        let mut sum = [0f64; COLUMNS];
-        for first in (0..K).step_by(group) {
-            if first > 0 {
-                accumulator = sum.map(|x| f64_to_f32(x, Round::Rz));
+        let mut accumulator = [0f32; COLUMNS];
+        for n in 0..COLUMNS {
+            let start = A::load(c[r][n]);
+            special |= !start.is_finite();
+            accumulator[n] = if start.is_finite() { start } else { 0.0 };
+        }
+        // SAFETY: the caller's promise.
+        let (truncated, sum) = unsafe {
+            let mut sum = add_group::<L, K, EXTRA>(0..group, &a_parts, &b_parts, &accumulator);
+            for first in (group..K).step_by(group) {
+                let truncated = L::store(L::to_f32_rz(sum));
+                for n in 0..COLUMNS {
+                    accumulator[n] = f32::from_bits(truncated[n] as u32);
+                }
+                sum = add_group::<L, K, EXTRA>(first..first + group, &a_parts, &b_parts, &accumulator);
             }
-            sum = add_group::<K, EXTRA>(first..first + group, &a_parts, &b_parts, &accumulator);
+            (L::store(L::to_f32_rz(sum)), L::store_f64(sum))
+        };
+        let old = c[r];
+        for n in 0..COLUMNS {
+            c[r][n] = if A::TRUNCATES { truncated[n] as u32 } else { A::nearest(sum[n]) };
         }
-        c[r] = sum.map(A::hardware);
+        if special {
+            overwrite_specials::<E, A, K>(&a[r], b, &old, &mut c[r]);
+        }
     }
 }
 
-/// One group for all columns of a row, without the final rounding.
+/// One group for all columns of a row, before rounding.
+///
+/// # Safety
+/// As [`multiply_with`].
 #[inline(always)]
-fn add_group<const K: usize, const EXTRA: i32>(
-    group: std::ops::Range<usize>,
-    a: &Parts<[i32; K]>,
-    b: &[Parts<Columns<i32>>; K],
+unsafe fn add_group<L: Lanes, const K: usize, const EXTRA: i32>(
+    group: Range<usize>,
+    a: &Parts<K>,
+    b: &[Parts<COLUMNS>; K],
     accumulator: &Columns<f32>,
-) -> Columns<f64> {
-    let c = parts_f32(accumulator);
-    let mut largest = [0; COLUMNS];
-    for n in 0..COLUMNS {
-        largest[n] = c.exponent[n].max(LOWEST_EXPONENT);
-    }
-    for k in group.clone() {
-        for n in 0..COLUMNS {
-            largest[n] = largest[n].max(a.exponent[k] + b[k].exponent[n]);
+) -> L::D {
+    let c = Parts::of_f32(accumulator);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let c_exponent = L::load(&c.exponent);
+        let mut largest = L::max(c_exponent, L::splat(LOWEST_EXPONENT));
+        for k in group.clone() {
+            largest = L::max(largest, L::add(L::splat(a.exponent[k]), L::load(&b[k].exponent)));
         }
-    }
-    // 16 products below 2^22 · 2^5 fit 31 bits.
-    let mut products = [0i32; COLUMNS];
-    for k in group {
-        for n in 0..COLUMNS {
-            let down = (largest[n] - a.exponent[k] - b[k].exponent[n]).min(31);
-            let magnitude = (a.significand[k] * b[k].significand[n]) >> down;
-            let sign = a.sign[k] ^ b[k].sign[n];
-            products[n] += (magnitude ^ sign) - sign;
+        let negate = |magnitude, sign| L::sub(L::xor(magnitude, sign), sign);
+        // 16 products below 2^22 · 2^5 fit 31 bits.
+        let mut products = L::splat(0);
+        for k in group {
+            let exponent = L::add(L::splat(a.exponent[k]), L::load(&b[k].exponent));
+            let magnitude = L::mul(L::splat(a.significand[k]), L::load(&b[k].significand));
+            let aligned = L::shift_right(magnitude, L::sub(largest, exponent));
+            products = L::add(products, negate(aligned, L::xor(L::splat(a.sign[k]), L::load(&b[k].sign))));
         }
+        let magnitude = L::mul(L::load(&c.significand), L::splat(1 << EXTRA));
+        let aligned = negate(L::shift_right(magnitude, L::sub(largest, c_exponent)), L::load(&c.sign));
+        // Both below 2^31, so their sum is exact in f64; its last bit's weight is a power of two in f64's range.
+        let sum = L::add_f64(L::to_f64(products), L::to_f64(aligned));
+        L::mul_f64(sum, L::power_of_two(L::sub(largest, L::splat(23 + EXTRA))))
     }
-    let mut sum = [0f64; COLUMNS];
-    for n in 0..COLUMNS {
-        let magnitude = (c.significand[n] << EXTRA) >> (largest[n] - c.exponent[n]).min(31);
-        let aligned = (magnitude ^ c.sign[n]) - c.sign[n];
-        // Both below 2^31, so exact; the weight of the last bit is a power of two in f64's range.
-        let weight = f64::from_bits(((largest[n] - 23 - EXTRA + 1023) as u64) << 52);
-        sum[n] = (f64::from(products[n]) + f64::from(aligned)) * weight;
-    }
-    sum
 }
 
-#[inline(always)]
-fn parts_f32(values: &Columns<f32>) -> Parts<Columns<i32>> {
-    let mut out = Parts { sign: [0; COLUMNS], significand: [0; COLUMNS], exponent: [0; COLUMNS] };
-    for n in 0..COLUMNS {
-        let bits = values[n].to_bits();
-        let field = (bits >> 23) & 0xff;
-        let significand = (bits & 0x7f_ffff) | ((field != 0) as u32) << 23;
-        out.sign[n] = -((bits >> 31) as i32);
-        out.significand[n] = significand as i32;
-        out.exponent[n] = if significand == 0 { NO_EXPONENT } else { field.max(1) as i32 - 127 };
-    }
-    out
-}
-
-/// A row in which something is infinite or NaN: columns that meet it get what IEEE 754 says, the others the model's result.
+/// In a row in which something is infinite or NaN, gives the columns that meet it what IEEE 754 says.
 #[cold]
 #[inline(never)]
-fn row_with_specials<E: Element, A: Accumulator, const K: usize, const EXTRA: i32>(
-    group: usize,
+fn overwrite_specials<E: Element, A: Accumulator, const K: usize>(
     a: &[u32; K],
     b: &[Columns<u32>; K],
-    b_parts: &[Parts<Columns<i32>>; K],
     c: &Columns<u32>,
-) -> Columns<u32> {
-    let mut sum = [0f64; COLUMNS];
-    for first in (0..K).step_by(group) {
-        let mut accumulator = if first == 0 { c.map(A::load) } else { sum.map(|x| f64_to_f32(x, Round::Rz)) };
-        for x in &mut accumulator {
-            *x = if x.is_finite() { *x } else { 0.0 };
-        }
-        sum = add_group::<K, EXTRA>(first..first + group, &parts::<E, K>(a), b_parts, &accumulator);
-    }
-    let mut out = sum.map(A::hardware);
+    out: &mut Columns<u32>,
+) {
     for n in 0..COLUMNS {
         let mut total = f64::from(A::load(c[n]));
         let mut special = !total.is_finite();
@@ -372,7 +443,6 @@ fn row_with_specials<E: Element, A: Accumulator, const K: usize, const EXTRA: i3
             out[n] = A::nearest(total);
         }
     }
-    out
 }
 
 #[cfg(test)]
@@ -393,7 +463,16 @@ mod tests {
             (a_tile[0][k], b_tile[k][0]) = (a[k], b[k]);
         }
         c_tile[0][0] = c;
+        #[cfg(target_arch = "x86_64")]
+        let before = c_tile;
         multiply::<E, A, K>(mode, &a_tile, &b_tile, &mut c_tile);
+        #[cfg(target_arch = "x86_64")]
+        if crate::exec::lanes::host_is_wide() {
+            let mut wide = before;
+            // SAFETY: the host has the features.
+            unsafe { multiply_avx2::<E, A, K>(mode, &a_tile, &b_tile, &mut wide) };
+            assert_eq!(wide, c_tile, "AVX2 and plain loops differ in {mode:?}");
+        }
         c_tile[0][0]
     }
 
