@@ -23,6 +23,7 @@ mod store;
 mod wheels;
 
 mod assembly;
+mod caching;
 mod finding;
 mod images;
 mod plans;
