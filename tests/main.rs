@@ -5,3 +5,4 @@ mod common;
 mod bar;
 mod fixtures;
 mod gaussian;
+mod local;

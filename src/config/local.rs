@@ -74,3 +74,52 @@ impl Default for LocalConfig {
         Self { window: [7, 7], scale: 1.0, border: Border::Mask, relative: Relative::Concat }
     }
 }
+
+/// One slot of a query's window along one axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// The row of the table that says its relative position.
+    pub row: usize,
+    /// The key's pixel; `None` outside the map with [`Border::Zero`].
+    pub key: Option<usize>,
+}
+
+impl LocalConfig {
+    /// The slots that pixel `i` attends to along an axis of `size` pixels; those that [`Border::Mask`] hides are left out.
+    pub(crate) fn slots(&self, axis: usize, size: usize, i: usize) -> impl Iterator<Item = Slot> + Clone {
+        let (window, border) = (self.window[axis], self.border);
+        let before = (window - 1) / 2;
+        (0..window).filter_map(move |a| match border {
+            Border::Shift => {
+                let key = i.saturating_sub(before).min(size.saturating_sub(window)) + a;
+                Some(Slot { row: key + window - 1 - i, key: Some(key) })
+            }
+            Border::Mask | Border::Zero => {
+                let key = (i + a).checked_sub(before).filter(|&key| key < size);
+                (key.is_some() || border == Border::Zero).then_some(Slot { row: a, key })
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slots(window: usize, border: Border, size: usize, i: usize) -> Vec<(usize, Option<usize>)> {
+        let config = LocalConfig { window: [window, 1], border, ..LocalConfig::default() };
+        config.slots(0, size, i).map(|s| (s.row, s.key)).collect()
+    }
+
+    #[test]
+    fn windows_at_borders() {
+        assert_eq!(slots(3, Border::Mask, 5, 0), [(1, Some(0)), (2, Some(1))]);
+        assert_eq!(slots(3, Border::Zero, 5, 0), [(0, None), (1, Some(0)), (2, Some(1))]);
+        assert_eq!(slots(3, Border::Shift, 5, 0), [(2, Some(0)), (3, Some(1)), (4, Some(2))]);
+        assert_eq!(slots(3, Border::Shift, 5, 4), [(0, Some(2)), (1, Some(3)), (2, Some(4))]);
+        // An even window has one more key after the query than before it.
+        assert_eq!(slots(4, Border::Mask, 9, 4), [(0, Some(3)), (1, Some(4)), (2, Some(5)), (3, Some(6))]);
+        // A window larger than the map.
+        assert_eq!(slots(7, Border::Mask, 2, 1), [(2, Some(0)), (3, Some(1))]);
+    }
+}

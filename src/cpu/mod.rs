@@ -2,3 +2,11 @@
 
 pub(crate) mod gaussian;
 pub(crate) mod local;
+mod math;
+mod plane;
+
+/// Runs loops with the widest vectors that this machine has.
+#[inline(always)]
+fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
+}

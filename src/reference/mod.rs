@@ -11,6 +11,7 @@ mod bar;
 mod num;
 
 pub mod gaussian;
+pub mod local;
 
 pub use bar::Bar;
 pub use num::Num;

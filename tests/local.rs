@@ -1,0 +1,452 @@
+//! The op `local`: every case on every device, each element within its own error bar.
+
+use crate::common::{check, elements, numbers, random, uniform};
+use half::{bf16, f16};
+use macula::local::{Backward, Border, Forward, LocalConfig, Relative, Tables};
+use macula::reference::local as reference;
+use macula::reference::{Bar, Num};
+use macula::{Cpu, Device, Element, Layout, Local, Tensor, View, ViewMut, Workspace};
+
+/// One problem. The name says what is odd about it.
+#[derive(Clone, Copy)]
+pub struct Case {
+    pub name: &'static str,
+    /// `[b, h, y, x, d]`.
+    pub q: [usize; 5],
+    pub e: usize,
+    pub window: [usize; 2],
+    pub border: Border,
+    /// How tables combine, and whether each head has its own.
+    pub tables: Option<(Relative, bool)>,
+    /// Inputs are uniform up to this.
+    pub size: f64,
+}
+
+const PLAIN: Case = Case {
+    name: "plain",
+    q: [2, 3, 6, 7, 8],
+    e: 8,
+    window: [3, 3],
+    border: Border::Mask,
+    tables: Some((Relative::Concat, false)),
+    size: 1.0,
+};
+
+/// Every case is run forward and backward, in every dtype, with every border rule that it allows.
+pub const CASES: &[Case] = &[
+    PLAIN,
+    Case { name: "one_token", q: [1, 1, 1, 1, 4], e: 4, window: [1, 1], ..PLAIN },
+    Case { name: "one_token_wide_window", q: [2, 1, 1, 1, 5], e: 3, window: [7, 7], ..PLAIN },
+    Case { name: "odd_grid_odd_tail", q: [1, 2, 5, 9, 13], e: 11, window: [5, 5], ..PLAIN },
+    Case { name: "one_row", q: [1, 1, 1, 19, 16], e: 16, window: [5, 7], ..PLAIN },
+    Case { name: "one_column", q: [1, 1, 18, 1, 16], e: 16, window: [7, 5], ..PLAIN },
+    Case { name: "even_window", q: [1, 2, 7, 6, 16], e: 16, window: [4, 2], ..PLAIN },
+    Case { name: "rectangular_window", q: [1, 1, 9, 8, 8], e: 24, window: [3, 7], ..PLAIN },
+    Case { name: "window_is_grid", q: [1, 2, 7, 7, 32], e: 32, window: [7, 7], ..PLAIN },
+    Case { name: "window_past_grid", q: [1, 1, 4, 5, 16], e: 8, window: [11, 9], ..PLAIN },
+    Case { name: "tile_minus_one", q: [1, 1, 15, 15, 16], e: 16, window: [5, 5], ..PLAIN },
+    Case { name: "tile", q: [1, 1, 16, 16, 16], e: 16, window: [5, 5], tables: None, ..PLAIN },
+    Case { name: "tile_plus_one", q: [1, 1, 17, 17, 16], e: 16, window: [5, 5], ..PLAIN },
+    Case { name: "large_window", q: [1, 1, 14, 13, 8], e: 8, window: [13, 13], ..PLAIN },
+    Case { name: "one_channel", q: [1, 2, 5, 6, 1], e: 1, window: [3, 3], ..PLAIN },
+    Case { name: "most_channels", q: [1, 1, 5, 4, 128], e: 128, window: [3, 3], ..PLAIN },
+    Case { name: "d_is_not_e", q: [1, 2, 6, 6, 40], e: 72, window: [3, 3], ..PLAIN },
+    Case { name: "summed_tables", q: [1, 2, 6, 7, 16], tables: Some((Relative::Sum, false)), ..PLAIN },
+    Case { name: "tables_per_head", q: [2, 3, 6, 5, 8], tables: Some((Relative::Concat, true)), ..PLAIN },
+    Case { name: "summed_tables_per_head", q: [2, 2, 6, 5, 8], tables: Some((Relative::Sum, true)), ..PLAIN },
+    Case { name: "no_tables", tables: None, ..PLAIN },
+    Case { name: "large_scores", q: [1, 1, 6, 6, 16], size: 12.0, ..PLAIN },
+];
+
+impl Case {
+    fn config(&self) -> LocalConfig {
+        let relative = self.tables.map_or(Relative::Concat, |t| t.0);
+        let scale = (self.q[4] as f32).powf(-0.5);
+        LocalConfig { window: self.window, scale, border: self.border, relative }
+    }
+
+    /// Whether the border rule fits the window and the map.
+    fn is_allowed(&self) -> bool {
+        let fits = |i: usize| self.window[i] % 2 == 1 && self.window[i] <= self.q[2 + i];
+        self.border != Border::Shift || fits(0) && fits(1)
+    }
+
+    fn shape(&self) -> reference::Shape {
+        let table_heads = if self.tables.is_some_and(|t| t.1) { self.q[1] } else { 1 };
+        reference::Shape { q: self.q, e: self.e, table_heads }
+    }
+
+    fn v_shape(&self) -> [usize; 5] {
+        let [b, h, y, x, _] = self.q;
+        [b, h, y, x, self.e]
+    }
+
+    fn table_shapes(&self) -> [[usize; 3]; 2] {
+        let config = self.config();
+        let channels = config.relative.table_channels(self.q[4]);
+        [0, 1].map(|i| [self.shape().table_heads, self.border.table_rows(self.window[i]), channels[i]])
+    }
+}
+
+/// Random inputs of a case.
+pub struct Inputs<T> {
+    q: Vec<T>,
+    k: Vec<T>,
+    v: Vec<T>,
+    tables: Option<[Vec<T>; 2]>,
+    d_o: Vec<T>,
+}
+
+impl<T: Element> Inputs<T> {
+    fn of(case: &Case) -> Self {
+        let count = |shape: &[usize]| shape.iter().product::<usize>();
+        let make = |seed: u64, shape: &[usize]| random::<T>(seed, count(shape), case.size);
+        let tables = case.table_shapes();
+        Self {
+            q: make(1, &case.q),
+            k: make(2, &case.q),
+            v: random(3, count(&case.v_shape()), 1.0),
+            tables: case.tables.map(|_| [make(4, &tables[0]), make(5, &tables[1])]),
+            d_o: random(6, count(&case.v_shape()), 1.0),
+        }
+    }
+}
+
+/// Forward and backward on a device, each element against its bar.
+pub fn run<T: Element>(on: &dyn Device, case: &Case) -> Result<(), String> {
+    let explain = |e: macula::Error| format!("{} {:?}: {e}", case.name, case.border);
+    let inputs = Inputs::<T>::of(case);
+    let op = Local::new(case.config()).map_err(explain)?;
+    let put = |data: &Vec<T>, shape| Tensor::from_vec(data.clone(), shape)?.to(on);
+    let q = put(&inputs.q, case.q).map_err(explain)?;
+    let k = put(&inputs.k, case.q).map_err(explain)?;
+    let v = put(&inputs.v, case.v_shape()).map_err(explain)?;
+    let d_o = put(&inputs.d_o, case.v_shape()).map_err(explain)?;
+    let tables = match &inputs.tables {
+        Some(t) => {
+            let put = |i: usize| Tensor::from_vec(t[i].clone(), case.table_shapes()[i])?.to(on);
+            Some(Tables { rel_h: put(0).map_err(explain)?, rel_w: put(1).map_err(explain)? })
+        }
+        None => None,
+    };
+    let lent = tables.as_ref().map(|t| Tables { rel_h: &t.rel_h, rel_w: &t.rel_w });
+    let output = op.forward(on, &q, &k, &v, lent).map_err(explain)?;
+    let (o, lse) = (output.o.to_vec().map_err(explain)?, output.lse.to_vec().map_err(explain)?);
+
+    let [rq, rk, rv] = [&inputs.q, &inputs.k, &inputs.v].map(|x| numbers::<T, Bar<T>>(x));
+    let rt = inputs.tables.as_ref().map(|t| [numbers::<T, Bar<T>>(&t[0]), numbers::<T, Bar<T>>(&t[1])]);
+    let lent_bars = reference::Inputs {
+        q: &rq,
+        k: &rk,
+        v: &rv,
+        tables: rt.as_ref().map(|t| [t[0].as_slice(), t[1].as_slice()]),
+    };
+    let name = |tensor: &str| format!("{} {:?} {} {tensor}", case.name, case.border, T::DTYPE);
+    let truth = reference::forward(&case.config(), case.shape(), lent_bars);
+    check(&name("o"), &truth.o, &o)?;
+    check(&name("lse"), &truth.lse, &lse)?;
+
+    // The backward pass is judged on what it was given: the o and lse of this device.
+    let grads = op.backward(on, &q, &k, &v, lent, &output, &d_o).map_err(explain)?;
+    let truth = reference::backward(
+        &case.config(),
+        case.shape(),
+        lent_bars,
+        &numbers::<T, Bar<T>>(&o),
+        &numbers::<f32, Bar<T>>(&lse),
+        &numbers::<T, Bar<T>>(&inputs.d_o),
+    );
+    check(&name("dq"), &truth.dq, &grads.dq.to_vec().map_err(explain)?)?;
+    check(&name("dk"), &truth.dk, &grads.dk.to_vec().map_err(explain)?)?;
+    check(&name("dv"), &truth.dv, &grads.dv.to_vec().map_err(explain)?)?;
+    if let Some(t) = grads.dtables {
+        check(&name("drel_h"), &truth.dtables[0], &t.rel_h.to_vec().map_err(explain)?)?;
+        check(&name("drel_w"), &truth.dtables[1], &t.rel_w.to_vec().map_err(explain)?)?;
+    }
+    Ok(())
+}
+
+/// Every case with every border rule that it allows.
+pub fn run_all<T: Element>(on: &dyn Device) {
+    for case in CASES {
+        for border in Border::ALL {
+            let case = Case { border, ..*case };
+            if case.is_allowed() {
+                run::<T>(on, &case).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn cpu_f32() {
+    run_all::<f32>(&Cpu::new());
+}
+
+#[test]
+fn cpu_f16() {
+    run_all::<f16>(&Cpu::new());
+}
+
+#[test]
+fn cpu_bf16() {
+    run_all::<bf16>(&Cpu::new());
+}
+
+/// d(Σ d_o·o) by every input, by central differences in f64.
+#[test]
+fn reference_gradients_are_those_of_the_forward_pass() {
+    const STEP: f64 = 1e-5;
+    for border in Border::ALL {
+        for tables in [None, Some((Relative::Concat, false)), Some((Relative::Sum, true))] {
+            let case = Case { q: [2, 2, 4, 3, 5], e: 3, border, tables, ..PLAIN };
+            let count = |shape: &[usize]| shape.iter().product::<usize>();
+            let (n, m) = (count(&case.q), count(&case.v_shape()));
+            let sizes = case.table_shapes().map(|s| if tables.is_some() { count(&s) } else { 0 });
+            let total = 2 * n + m + sizes[0] + sizes[1];
+            let at = uniform(7, total);
+            let d_o = uniform(8, m);
+            fn split<'a>(all: &'a [f64], n: usize, m: usize, s: [usize; 2]) -> reference::Inputs<'a, f64> {
+                let (q, rest) = all.split_at(n);
+                let (k, rest) = rest.split_at(n);
+                let (v, rest) = rest.split_at(m);
+                let tables = (s[0] + s[1] > 0).then(|| <[&'a [f64]; 2]>::from(rest.split_at(s[0])));
+                reference::Inputs { q, k, v, tables }
+            }
+            let loss = |all: &[f64]| -> f64 {
+                let out = reference::forward(&case.config(), case.shape(), split(all, n, m, sizes));
+                out.o.iter().zip(&d_o).map(|(o, g)| o * g).sum()
+            };
+            let inputs = split(&at, n, m, sizes);
+            let out = reference::forward(&case.config(), case.shape(), inputs);
+            let grads = reference::backward(&case.config(), case.shape(), inputs, &out.o, &out.lse, &d_o);
+            let [drel_h, drel_w] = grads.dtables;
+            let all: Vec<f64> = [grads.dq, grads.dk, grads.dv, drel_h, drel_w].concat();
+            assert_eq!(all.len(), total);
+            for (i, grad) in all.iter().enumerate() {
+                let moved = |by: f64| {
+                    let mut there = at.clone();
+                    there[i] += by;
+                    loss(&there)
+                };
+                let slope = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);
+                approx::assert_abs_diff_eq!(slope, *grad, epsilon = 1e-8);
+            }
+        }
+    }
+}
+
+/// A window that holds the whole map, without tables, is dense softmax attention.
+#[test]
+fn window_over_the_map_is_dense_attention() {
+    let [y, x, d] = [5, 4, 6];
+    let config = LocalConfig { window: [9, 7], scale: 0.3, ..LocalConfig::default() };
+    let n = y * x;
+    let [q, k, v] = [1, 2, 3].map(|seed| elements::<f32>(&uniform(seed, n * d)));
+    let [tq, tk, tv] = [&q, &k, &v].map(|t| Tensor::from_vec(t.clone(), [1, 1, y, x, d]).unwrap());
+    let o =
+        Local::new(config).unwrap().forward(&Cpu::new(), &tq, &tk, &tv, None).unwrap().o.to_vec().unwrap();
+    for i in 0..n {
+        let dot =
+            |j: usize| -> f64 { (0..d).map(|c| f64::from(q[i * d + c]) * f64::from(k[j * d + c])).sum() };
+        let p: Vec<f64> = (0..n).map(|j| (f64::from(config.scale) * dot(j)).exp()).collect();
+        let z: f64 = p.iter().sum();
+        for c in 0..d {
+            let want: f64 = (0..n).map(|j| p[j] / z * f64::from(v[j * d + c])).sum();
+            approx::assert_abs_diff_eq!(f64::from(o[i * d + c]), want, epsilon = 1e-6);
+        }
+    }
+}
+
+/// Border shift on a map that is not square: every query sees the k×k block of pixels nearest to it.
+#[test]
+fn shift_is_the_neighbourhood() {
+    let [y, x] = [5, 8];
+    let k = 5;
+    let config = LocalConfig { window: [k, k], border: Border::Shift, ..LocalConfig::default() };
+    // Equal keys make every weight 1/k²; values one-hot by pixel, a channel at a time, show which pixels are seen.
+    let zeros = Tensor::from_vec(vec![0.0f32; y * x], [1, 1, y, x, 1]).unwrap();
+    for pixel in 0..y * x {
+        let mut v = vec![0.0f32; y * x];
+        v[pixel] = 1.0;
+        let v = Tensor::from_vec(v, [1, 1, y, x, 1]).unwrap();
+        let o = Local::new(config).unwrap().forward(&Cpu::new(), &zeros, &zeros, &v, None).unwrap().o;
+        for (i, got) in o.to_vec().unwrap().into_iter().enumerate() {
+            let near = |i: usize, j: usize, size: usize| {
+                let start = i.saturating_sub(k / 2).min(size - k);
+                (start..start + k).contains(&j)
+            };
+            let is_seen = near(i / x, pixel / x, y) && near(i % x, pixel % x, x);
+            approx::assert_abs_diff_eq!(
+                got,
+                if is_seen { 1.0 / (k * k) as f32 } else { 0.0 },
+                epsilon = 1e-7
+            );
+        }
+    }
+}
+
+/// Heads-last memory, broadcast and flipped inputs, padded outputs: the same bits as contiguous tensors.
+#[test]
+fn any_strides() {
+    let case = Case { q: [2, 3, 5, 6, 4], e: 4, ..PLAIN };
+    let [b, h, y, x, d] = case.q;
+    let op = Local::new(case.config()).unwrap();
+    let inputs = Inputs::<f32>::of(&case);
+    let heads_last = Layout::contiguous([b, y, x, h, d]).permute([0, 3, 1, 2, 4]).unwrap();
+    let place = |data: &[f32]| {
+        let mut out = vec![0.0; data.len()];
+        for (i, value) in data.iter().enumerate() {
+            let [c, xi, yi, hi, bi] = [i % d, i / d % x, i / d / x % y, i / d / x / y % h, i / d / x / y / h];
+            out[(((bi * y + yi) * x + xi) * h + hi) * d + c] = *value;
+        }
+        out
+    };
+    let tensor = |data: &Vec<f32>| Tensor::from_vec(data.clone(), case.q).unwrap();
+    let [tq, tk, tv, tg] = [&inputs.q, &inputs.k, &inputs.v, &inputs.d_o].map(tensor);
+    let cpu = Cpu::new();
+    let output = op.forward(&cpu, &tq, &tk, &tv, None).unwrap();
+    let grads = op.backward(&cpu, &tq, &tk, &tv, None, &output, &tg).unwrap();
+
+    let [q, k, v, g] = [&inputs.q, &inputs.k, &inputs.v, &inputs.d_o].map(|data| place(data));
+    let view = |data: &'static [f32]| View::new(data, heads_last).unwrap();
+    let [q, k, v, g] = [q, k, v, g].map(|data| view(data.leak()));
+    // One pixel of padding between rows of the outputs, which must stay as it is.
+    let pitch = (x + 1) as isize * d as isize;
+    let padded_strides = [h as isize * y as isize * pitch, y as isize * pitch, pitch, d as isize, 1];
+    let padded = Layout::strided(case.q, padded_strides, 0);
+    let room = b * h * y * (x + 1) * d;
+    let mut outs = [(); 4].map(|()| vec![f32::NAN; room]);
+    let mut lse = vec![f32::NAN; b * h * y * x];
+    let [o, dq, dk, dv] = &mut outs;
+    let forward = Forward {
+        q,
+        k,
+        v,
+        tables: None,
+        o: ViewMut::new(&mut *o, padded).unwrap(),
+        lse: Some(ViewMut::new(&mut lse, [b, h, y, x]).unwrap()),
+    };
+    op.forward_into(&cpu, forward, Workspace::none()).unwrap();
+    let backward = Backward {
+        q,
+        k,
+        v,
+        tables: None,
+        o: View::new(&*o, padded).unwrap(),
+        lse: View::new(&lse, [b, h, y, x]).unwrap(),
+        d_o: g,
+        dq: Some(ViewMut::new(dq, padded).unwrap()),
+        dk: Some(ViewMut::new(dk, padded).unwrap()),
+        dv: Some(ViewMut::new(dv, padded).unwrap()),
+        drel_h: None,
+        drel_w: None,
+    };
+    op.backward_into(&cpu, backward, Workspace::none()).unwrap();
+    let want = [output.o, grads.dq, grads.dk, grads.dv].map(|t| t.to_vec().unwrap());
+    for (got, want) in outs.iter().zip(&want) {
+        for (row, want) in got.chunks((x + 1) * d).zip(want.chunks(x * d)) {
+            assert_eq!(&row[..x * d], want);
+            assert!(row[x * d..].iter().all(|x| x.is_nan()), "padding was written");
+        }
+    }
+}
+
+#[test]
+fn same_bits_on_one_thread_and_on_three() {
+    let case = Case { q: [1, 2, 37, 11, 8], window: [5, 3], ..PLAIN };
+    let inputs = Inputs::<f32>::of(&case);
+    let op = Local::new(case.config()).unwrap();
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let cpu = Cpu::with_pool(std::sync::Arc::new(pool));
+        let tensor = |data: &Vec<f32>| Tensor::from_vec(data.clone(), case.q).unwrap();
+        let [q, k, v, g] = [&inputs.q, &inputs.k, &inputs.v, &inputs.d_o].map(tensor);
+        let t = inputs.tables.as_ref().unwrap();
+        let [h, w] = [0, 1].map(|i| Tensor::from_vec(t[i].clone(), case.table_shapes()[i]).unwrap());
+        let tables = Some(Tables { rel_h: &h, rel_w: &w });
+        let output = op.forward(&cpu, &q, &k, &v, tables).unwrap();
+        let grads = op.backward(&cpu, &q, &k, &v, tables, &output, &g).unwrap();
+        let t = grads.dtables.unwrap();
+        let bits = |v: Vec<f32>| v.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        [output.o, grads.dq, grads.dk, grads.dv]
+            .map(|t| bits(t.to_vec().unwrap()))
+            .into_iter()
+            .chain([t.rel_h, t.rel_w].map(|t| bits(t.to_vec().unwrap())))
+            .chain([bits(output.lse.to_vec().unwrap())])
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn empty_maps_are_fine_and_table_gradients_are_zero() {
+    for q in [[0, 2, 3, 3, 4], [1, 0, 3, 3, 4], [1, 2, 0, 3, 4], [1, 2, 3, 0, 4]] {
+        let case = Case { q, e: 4, tables: Some((Relative::Concat, false)), ..PLAIN };
+        let op = Local::new(case.config()).unwrap();
+        let empty = Tensor::from_vec(Vec::<f32>::new(), q).unwrap();
+        let shapes = case.table_shapes();
+        let [h, w] = shapes.map(|s| Tensor::from_vec(vec![1.0f32; s.iter().product()], s).unwrap());
+        let tables = Some(Tables { rel_h: &h, rel_w: &w });
+        let output = op.forward(&Cpu::new(), &empty, &empty, &empty, tables).unwrap();
+        let grads = op.backward(&Cpu::new(), &empty, &empty, &empty, tables, &output, &empty).unwrap();
+        assert!(grads.dtables.unwrap().rel_h.to_vec().unwrap().iter().all(|x| *x == 0.0));
+    }
+}
+
+#[test]
+fn refusals_say_what_was_wanted_and_what_came() {
+    let refused = |config: LocalConfig| Local::new(config).unwrap_err().to_string();
+    let plain = LocalConfig::default();
+    assert_eq!(
+        refused(LocalConfig { window: [41, 7], ..plain }),
+        "local: `window` must be 1 to 33 pixels along each axis, got [41, 7]"
+    );
+    assert_eq!(
+        refused(LocalConfig { window: [4, 7], border: Border::Shift, ..plain }),
+        "local: `window` must be odd for border shift, got [4, 7]"
+    );
+    assert_eq!(refused(LocalConfig { scale: f32::NAN, ..plain }), "local: `scale` must be finite, got NaN");
+    let op = Local::new(LocalConfig { border: Border::Shift, ..plain }).unwrap();
+    let t = |shape: [usize; 5]| Tensor::from_vec(vec![0.0f32; shape.iter().product()], shape).unwrap();
+    let run = |q, k, v| op.forward(&Cpu::new(), &t(q), &t(k), &t(v), None).err().unwrap().to_string();
+    assert_eq!(
+        run([1, 1, 6, 9, 4], [1, 1, 6, 9, 4], [1, 1, 6, 9, 4]),
+        "local: `window` must be at most the map, [6, 9], for border shift, got [7, 7]"
+    );
+    assert_eq!(
+        run([1, 1, 8, 9, 4], [1, 1, 8, 8, 4], [1, 1, 8, 9, 4]),
+        "local: `k` must be of shape [1, 1, 8, 9, 4], got [1, 1, 8, 8, 4]"
+    );
+    assert_eq!(
+        run([1, 1, 8, 9, 129], [1, 1, 8, 9, 129], [1, 1, 8, 9, 4]),
+        "local: `q` must be of 1 to 128 channels per head, got 129"
+    );
+    let h = Tensor::from_vec(vec![0.0f32; 7 * 2], [1, 7, 2]).unwrap();
+    let q = t([1, 1, 8, 9, 4]);
+    let tables = Some(Tables { rel_h: &h, rel_w: &h });
+    assert_eq!(
+        op.forward(&Cpu::new(), &q, &q, &q, tables).err().unwrap().to_string(),
+        "local: `rel_h` must be of shape [1, 13, 2], got [1, 7, 2]"
+    );
+}
+
+/// The bar is a number type like any other.
+#[test]
+fn bar_holds_the_value_of_the_truth() {
+    let case = PLAIN;
+    let inputs = Inputs::<f32>::of(&case);
+    fn forward<R: Num>(case: &Case, inputs: &Inputs<f32>) -> Vec<R> {
+        let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(|x| numbers::<f32, R>(x));
+        reference::forward(
+            &case.config(),
+            case.shape(),
+            reference::Inputs { q: &q, k: &k, v: &v, tables: None },
+        )
+        .o
+    }
+    let (truth, bars) = (forward::<f64>(&case, &inputs), forward::<Bar<f32>>(&case, &inputs));
+    for (truth, bar) in truth.iter().zip(&bars) {
+        approx::assert_abs_diff_eq!(*truth, bar.value, epsilon = 1e-14);
+    }
+}
