@@ -25,8 +25,15 @@ enum Op {
     Local,
 }
 
-/// Least numbers of instructions in the sm_80 code of entries whose names begin so.
-const EXPECTED: &[(&str, &[(Op, usize)])] = &[];
+/// Least numbers of instructions in the sm_80 code of entries whose names begin so. They say that a path exists at all; how
+/// often it runs is counted by the emulator.
+const EXPECTED: &[(&str, &[(Op, usize)])] = &[
+    ("gaussian_fwd_line_f16", &[(Op::Hmma, 16), (Op::Ldsm, 4), (Op::Ldg128, 1), (Op::Stg128, 1)]),
+    ("gaussian_fwd_line_bf16", &[(Op::Hmma, 16), (Op::Ldsm, 4), (Op::Ldg128, 1), (Op::Stg128, 1)]),
+    ("gaussian_fwd_line_f32", &[(Op::Ldg128, 1), (Op::Stg128, 1)]),
+    ("gaussian_bwd_col", &[(Op::Ldg128, 1)]),
+    ("gaussian_bwd_row", &[(Op::Stg128, 1)]),
+];
 
 impl Op {
     /// Reads an instruction such as `LDG.E.128.CONSTANT`.
