@@ -1,3 +1,4 @@
 //! The op `gaussian`.
 
+mod map;
 mod reference;

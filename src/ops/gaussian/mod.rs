@@ -19,8 +19,10 @@ use super::{check_channels, check_shape};
 #[cfg(feature = "cuda")]
 use crate::device::Operand;
 use crate::device::{Target, target, with_workspace};
+use crate::tensor::element_count;
 use crate::{
     Cost, DType, Device, Element, Error, Gpu, Layout, Plan, Result, Tensor, View, ViewMut, Workspace, cpu,
+    reference,
 };
 
 /// The op, its settings checked.
@@ -200,6 +202,23 @@ impl Gaussian {
         }
     }
 
+    /// The attention map of one query pixel: row i of A as `[y, x]`, row-major. `size` is `[y, x]`, `query` `[yi, xi]`.
+    ///
+    /// Computed in f64 on the calling thread, from the definition: to look at, not to compute with.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a query outside the map, and for a radius that is not positive and finite.
+    pub fn attention_map(&self, size: [usize; 2], query: [usize; 2], sigma: f32) -> Result<Vec<f32>> {
+        if query[0] >= size[0] || query[1] >= size[1] {
+            let want = format!("inside the map of {} rows and {} columns", size[0], size[1]);
+            return Err(Error::input(Self::NAME, "query", want, format!("{query:?}")));
+        }
+        element_count(size)?;
+        check_one_radius(sigma, || sigma.to_string())?;
+        let map = reference::gaussian::attention_map(&self.config, size, query, f64::from(sigma));
+        Ok(map.into_iter().map(|weight| weight as f32).collect())
+    }
+
     /// Scratch bytes that [`Gaussian::forward_into`] needs on this device: enough for any layout and alignment.
     ///
     /// # Errors
@@ -265,17 +284,18 @@ impl Gaussian {
 fn check_radius(sigma: &crate::tensor::HostView<'_, f32, 1>) -> Result<()> {
     for hi in 0..sigma.layout.shape[0] {
         let radius = sigma.data[sigma.layout.at([hi])];
-        let is_positive = radius > 0.0 && radius.is_finite();
-        if !is_positive {
-            return Err(Error::input(
-                Gaussian::NAME,
-                "sigma",
-                "positive and finite",
-                format!("{radius} for head {hi}"),
-            ));
-        }
+        check_one_radius(radius, || format!("{radius} for head {hi}"))?;
     }
     Ok(())
+}
+
+fn check_one_radius(radius: f32, words: impl FnOnce() -> String) -> Result<()> {
+    let is_positive = radius > 0.0 && radius.is_finite();
+    if is_positive {
+        Ok(())
+    } else {
+        Err(Error::input(Gaussian::NAME, "sigma", "positive and finite", words()))
+    }
 }
 
 fn check_common(v: &Layout<5>, sigma: &Layout<1>) -> Result<()> {
