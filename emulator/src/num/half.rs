@@ -29,9 +29,33 @@ pub fn f16_to_f32(x: u16) -> f32 {
 /// `cvt.rnd.f16.f32`; NaN becomes `0x7fff`.
 #[inline(always)]
 pub fn f32_to_f16(x: f32, round: Round) -> u16 {
+    let near = f32_to_f16_rn(x);
+    directed(x, near, f16_to_f32(near), round)
+}
+
+/// Steps from the nearest 16-bit number, `back` in f32, to the neighbour that the mode asks for.
+#[inline(always)]
+fn directed(x: f32, near: u16, back: f32, round: Round) -> u16 {
+    // Neighbours differ by one in magnitude, zero and infinity included; no NaN passes a comparison.
+    let (toward_zero, away) = (near.wrapping_sub(1), near.wrapping_add(1));
+    let negative = x.to_bits() >> 31 == 1;
     match round {
-        Round::Rn => f32_to_f16_rn(x),
-        _ => Exact::from(x).round(Format::F16, round) as u16,
+        Round::Rn | Round::Rna => near,
+        Round::Rz => {
+            if back.abs() > x.abs() {
+                toward_zero
+            } else {
+                near
+            }
+        }
+        Round::Rm => {
+            let below = if negative { away } else { toward_zero };
+            if back > x { below } else { near }
+        }
+        Round::Rp => {
+            let above = if negative { toward_zero } else { away };
+            if back < x { above } else { near }
+        }
     }
 }
 
@@ -60,17 +84,8 @@ pub fn bf16_to_f32(x: u16) -> f32 {
 /// `cvt.rnd.bf16.f32`; NaN becomes `0x7fff`.
 #[inline(always)]
 pub fn f32_to_bf16(x: f32, round: Round) -> u16 {
-    match round {
-        Round::Rn => f32_to_bf16_rn(x),
-        Round::Rz => {
-            if x.is_nan() {
-                NAN
-            } else {
-                (x.to_bits() >> 16) as u16
-            }
-        }
-        _ => Exact::from(x).round(Format::BF16, round) as u16,
-    }
+    let near = f32_to_bf16_rn(x);
+    directed(x, near, bf16_to_f32(near), round)
 }
 
 /// `cvt.rn.bf16.f32`, branch-free.
