@@ -42,7 +42,7 @@ impl Allocation {
         self.words.as_ptr().cast::<u8>().cast_mut()
     }
 
-    fn byte(&self, offset: u64) -> &AtomicU8 {
+    pub fn byte(&self, offset: u64) -> &AtomicU8 {
         debug_assert!(offset < self.len);
         // SAFETY: in bounds; every byte of an atomic word may be accessed atomically, and no reference to a
         // plain byte exists anywhere.

@@ -17,8 +17,8 @@ pub(crate) struct Program {
     pub spellings: Vec<Arc<str>>,
     /// File names of `.file`, by number.
     pub files: Arc<Vec<(u32, String)>>,
-    /// Rows `0..registers` are the kernel's own; constants and special registers follow.
-    pub registers: usize,
+    /// Rows that are the kernel's own registers; the others hold constants and special registers.
+    pub resets: Vec<std::ops::Range<usize>>,
     /// Constant rows: slot and contents, one row each.
     pub constants: Vec<(Slot, Row)>,
     /// All rows of a warp's register file.

@@ -33,6 +33,11 @@ pub(crate) struct Warp {
     pub barred: u32,
     /// For each barrier: this warp's lanes waiting in it.
     pub barrier_lanes: [u32; 16],
+    /// For each barrier: lanes that have arrived since the warp was last whole in it, and what they counted.
+    pub arrived: [u32; 16],
+    pub arrived_count: [u32; 16],
+    /// `bar.red` in progress: kind and destination.
+    pub reduction: (u16, Slot),
     /// Set by an instruction that wants the other warps to run first (`nanosleep`, a failed `try_wait`).
     pub pause: bool,
     /// Backward branches left in this turn.
@@ -71,6 +76,9 @@ impl Warp {
             parked: 0,
             barred: 0,
             barrier_lanes: [0; 16],
+            arrived: [0; 16],
+            arrived_count: [0; 16],
+            reduction: (0, 0),
             pause: false,
             fuel: 0,
             spins: 0,
@@ -83,8 +91,10 @@ impl Warp {
 
     /// Puts the lanes of `exists` at the first instruction with fresh registers and local memory.
     pub fn start(&mut self, program: &Program, exists: u32) {
-        for row in &mut self.regs.rows_mut()[..program.registers] {
-            row.0 = [POISON; LANES];
+        for range in &program.resets {
+            for row in &mut self.regs.rows_mut()[range.clone()] {
+                row.0 = [POISON; LANES];
+            }
         }
         self.preds[1..].fill(0);
         self.local.fill(!0);
@@ -95,6 +105,9 @@ impl Warp {
         self.parked = 0;
         self.barred = 0;
         self.barrier_lanes = [0; 16];
+        self.arrived = [0; 16];
+        self.arrived_count = [0; 16];
+        self.reduction = (0, 0);
         self.pause = false;
         self.spins = 0;
         self.steps = 0;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{ADDRESS_64, Mode, Opcode, Ty};
 use crate::error::LoadError;
 use crate::ir::{ALWAYS, Exec, Flow, Insn, NONE, PredSrc, Slot};
-use crate::parse::{Operand, Reg};
+use crate::parse::{Operand, Reg, VarSpace};
 use crate::program::Special;
 use crate::regs::{LANES, Row};
 
@@ -28,11 +28,21 @@ pub(crate) struct Decoder<'a> {
     pub(super) symbols: &'a dyn Fn(&str) -> Option<u64>,
     /// Addresses of the function's own variables, by number.
     pub(super) variables: Vec<u64>,
+    /// Where they live; call arguments live in local memory.
+    pub(super) variable_spaces: Vec<VarSpace>,
+    /// Lists of labels, as instruction indices of the function.
+    pub(super) tables: Vec<Vec<u32>>,
     /// The next free row.
     pub(super) rows: u32,
     pub(super) constants: HashMap<(u64, bool), Slot>,
     pub(super) constant_rows: Vec<(Slot, Row)>,
     pub(super) specials: Vec<(Special, Slot)>,
+    /// Two rows that nobody reads: where results for `_` go.
+    pub(super) trash: Slot,
+    /// The predicate that nobody reads.
+    pub(super) trash_pred: Slot,
+    /// The predicate that holds the carry of `add.cc` and its like.
+    pub(super) carry_pred: Slot,
     /// Set by instructions whose result may depend on the order of blocks.
     pub ordered: bool,
 }
@@ -67,6 +77,27 @@ impl Decoder<'_> {
             return Ok(());
         }
         Err(op.refuse(&format!("takes {wanted} operands, got {}", args.len())))
+    }
+
+    /// Where the variable that an address names lives, if it names one of the function's own.
+    pub fn variable_space(&self, operand: &Operand) -> Option<VarSpace> {
+        match operand {
+            Operand::Memory(base, _) => match &**base {
+                Operand::Variable(number, _) => Some(self.variable_spaces[*number as usize]),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The instructions that a list of labels names.
+    pub fn table(&self, number: u32) -> Vec<u32> {
+        self.tables[number as usize].clone()
+    }
+
+    /// The predicate index of the carry.
+    pub fn carry(&self) -> Slot {
+        self.carry_pred
     }
 
     fn home(&self, reg: Reg) -> Home {
@@ -184,20 +215,20 @@ impl Decoder<'_> {
         }
     }
 
-    /// A destination of this width (or wider, where the instruction says what happens to the rest); `NONE` for `_`.
+    /// A destination of this width; for `_`, rows that nobody reads.
     pub fn dst(&mut self, operand: &Operand, ty: Ty) -> Result<Slot, LoadError> {
         let (slot, bits) = self.dst_at_least(operand, ty)?;
-        if slot != NONE && bits != ty.bits() && !(bits <= 32 && ty.bits() < 32) {
+        if bits != ty.bits() && !(bits <= 32 && ty.bits() < 32) {
             let problem = format!("a register of {bits} bits where {} are written", ty.bits());
             return Err(self.error(operand.to_string(), problem));
         }
         Ok(slot)
     }
 
-    /// A destination of this width or wider: its row and its register's width. `NONE` for `_`.
+    /// A destination of this width or wider: its row and its register's width.
     pub fn dst_at_least(&mut self, operand: &Operand, ty: Ty) -> Result<(Slot, u32), LoadError> {
         match operand {
-            Operand::Sink => Ok((NONE, ty.bits())),
+            Operand::Sink => Ok((self.trash, ty.bits())),
             Operand::Reg(reg) => {
                 let home = self.home(*reg);
                 if home.ty == Ty::Pred || home.ty.bits() < ty.bits() {
@@ -227,10 +258,10 @@ impl Decoder<'_> {
         Ok(home.slot * 2 + negated)
     }
 
-    /// A predicate as a destination; `NONE` for `_`.
+    /// A predicate as a destination; for `_`, one that nobody reads.
     pub fn pred_dst(&mut self, operand: &Operand) -> Result<Slot, LoadError> {
         match operand {
-            Operand::Sink => Ok(NONE),
+            Operand::Sink => Ok(self.trash_pred),
             Operand::Reg(reg) if self.home(*reg).ty == Ty::Pred => Ok(self.home(*reg).slot),
             _ => Err(self.error(operand.to_string(), "not a predicate register")),
         }

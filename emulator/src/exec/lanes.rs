@@ -177,7 +177,6 @@ impl<F: Map3> Alu for Three<F> {
 }
 
 /// `unary!(mode, |x: u32| -> u32 { !x })`: the function of an instruction `d = f(a)`.
-#[allow(unused_macros)]
 macro_rules! unary {
     ($mode:expr, |$a:ident: $A:ty| -> $R:ty $body:block) => {{
         struct F;
@@ -192,7 +191,6 @@ macro_rules! unary {
 }
 
 /// `binary!(mode, |x: u32, y: u32| -> u32 { x & y })`: the function of an instruction `d = f(a, b)`.
-#[allow(unused_macros)]
 macro_rules! binary {
     ($mode:expr, |$a:ident: $A:ty, $b:ident: $B:ty| -> $R:ty $body:block) => {{
         struct F;
@@ -208,7 +206,6 @@ macro_rules! binary {
 }
 
 /// `ternary!(mode, |x: u32, y: u32, z: u32| -> u32 { … })`: the function of an instruction `d = f(a, b, c)`.
-#[allow(unused_macros)]
 macro_rules! ternary {
     ($mode:expr, |$a:ident: $A:ty, $b:ident: $B:ty, $c:ident: $C:ty| -> $R:ty $body:block) => {{
         struct F;
@@ -224,5 +221,39 @@ macro_rules! ternary {
     }};
 }
 
-#[allow(unused_imports)]
-pub(crate) use {binary, ternary, unary};
+/// One function over several types: `per_type!(cx, op, ty, { U32 | S32: u32, U64: u64 }, binary |a, b| { a ^ b })`.
+/// Other types are refused. In the body `T` is the type.
+macro_rules! per_type {
+    ($cx:expr, $op:expr, $ty:expr, { $($($variant:ident)|+ : $t:ty),+ $(,)? }, unary |$a:ident| $body:block) => {
+        match $ty {
+            $($($crate::decode::Ty::$variant)|+ => {
+                #[allow(dead_code)]
+                type T = $t;
+                $crate::exec::lanes::unary!($cx.mode, |$a: T| -> T $body)
+            })+
+            _ => return Err($op.refuse("not a type of this instruction")),
+        }
+    };
+    ($cx:expr, $op:expr, $ty:expr, { $($($variant:ident)|+ : $t:ty),+ $(,)? }, binary |$a:ident, $b:ident| $body:block) => {
+        match $ty {
+            $($($crate::decode::Ty::$variant)|+ => {
+                #[allow(dead_code)]
+                type T = $t;
+                $crate::exec::lanes::binary!($cx.mode, |$a: T, $b: T| -> T $body)
+            })+
+            _ => return Err($op.refuse("not a type of this instruction")),
+        }
+    };
+    ($cx:expr, $op:expr, $ty:expr, { $($($variant:ident)|+ : $t:ty),+ $(,)? }, ternary |$a:ident, $b:ident, $c:ident| $body:block) => {
+        match $ty {
+            $($($crate::decode::Ty::$variant)|+ => {
+                #[allow(dead_code)]
+                type T = $t;
+                $crate::exec::lanes::ternary!($cx.mode, |$a: T, $b: T, $c: T| -> T $body)
+            })+
+            _ => return Err($op.refuse("not a type of this instruction")),
+        }
+    };
+}
+
+pub(crate) use {binary, per_type, ternary, unary};

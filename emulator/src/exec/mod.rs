@@ -11,7 +11,7 @@
 //!    decoder afterwards with its name and line, so nothing is ever skipped. A form that is known but not done is
 //!    `Err(op.refuse("why"))`.
 //! 3. **Turn operands into slots.** `cx.src(&operand, Ty::F32)?` gives a row for a register, an immediate, a special
-//!    register or a symbol; `cx.dst(&operand, Ty::F32)?` a row to write, or `NONE` for the sink `_`; `cx.elements`
+//!    register or a symbol; `cx.dst(&operand, Ty::F32)?` a row to write (for `_`, one that nobody reads); `cx.elements`
 //!    opens `{a,b}`; `cx.pred_src`, `cx.pred_dst` give predicates; `cx.address(&mut insn, &operand)?` fills `a`,
 //!    `imm` and `flags` so that `warp.addresses(insn)` works. Put the slots into `d`, `a`, `b`, `c`, `ext`.
 //! 4. **Write the function.** Arithmetic on lanes is one line with the `unary!`, `binary!`, `ternary!` macros of
@@ -35,9 +35,22 @@
 //!
 //! `SAN` and `COUNT` are constants, so a launch without checks or counters pays nothing for them.
 
+pub(crate) mod atom;
+pub(crate) mod barrier;
+pub(crate) mod bits;
+pub(crate) mod compare;
+pub(crate) mod control;
+pub(crate) mod convert;
 pub(crate) mod copy;
+pub(crate) mod float;
+pub(crate) mod half;
+pub(crate) mod hopper;
+pub(crate) mod int;
+pub(crate) mod lane_exchange;
 pub(crate) mod lanes;
+pub(crate) mod ldst;
 pub(crate) mod mem;
+pub(crate) mod moves;
 pub(crate) mod tensor;
 
 use crate::block::Block;
