@@ -3,6 +3,7 @@
 mod common;
 
 mod bar;
+mod content;
 mod fixtures;
 mod gaussian;
 mod local;
