@@ -1,0 +1,155 @@
+// gaussian — parameter structs and geometry of explicit-radius attention, o = A^y V A^xᵀ per channel.
+//
+// A^y and A^x are one-dimensional: A_ij = w(|i − j|) / Z_i, w(δ) = exp(−ψ/2) with ψ = (δ/σ)² (gaussian) or exp(−ψ) with
+// ψ = δ/σ (manhattan); Z_i = Σ_j w (norm row) or 1 (norm none). dA/dσ = A_ij (c ψ_ij − mean_i) / σ, mean_i = Σ_j A_ij c ψ_ij,
+// c = 1 in both kernels (d/dσ of −(δ/σ)²/2 is (δ/σ)²/σ, of −δ/σ it is (δ/σ)/σ); norm none has mean 0.
+// An axis is *y* or *x* as the host wants it: it swaps them freely, for A^y ⊗ A^x is symmetric in the two.
+#pragma once
+#include "prim/element.cuh"
+
+// ---- Parameters: change src/ops/gaussian/params.rs together with these ----------------------------------------------
+
+// Where element (b, h, line, position on the axis, 0) of a tensor lies, in elements.
+struct GaussianStrides {
+  int64_t offset, b, h, line, axis;
+};
+static_assert(sizeof(GaussianStrides) == 40, "change src/ops/gaussian/params.rs together with this");
+
+// How the weights follow from a head's radius.
+struct GaussianRadius {
+  float const* sigma;              // [h] or [1]
+  int64_t offset, stride;          // elements; stride 0: one radius for all heads
+  int32_t reach;                   // the window: no weight beyond this distance
+  int32_t kernel;                  // gaussian::Kernel
+};
+static_assert(sizeof(GaussianRadius) == 32, "change src/ops/gaussian/params.rs together with this");
+
+// gaussian_fwd_norm: the factors of each head, for one direction.
+struct GaussianNormParams {
+  GaussianRadius radius;
+  float* tables;                   // per radius: first[line], mean_y[y], second[x], mean_x[x], last; see the kernel
+  int32_t y, x;
+  int32_t is_row;                  // norm row, else none
+  int32_t is_backward;
+  int32_t rounding;                // gaussian::Rounding of the weights that the passes will use
+  int32_t _pad;
+};
+static_assert(sizeof(GaussianNormParams) == 64, "change src/ops/gaussian/params.rs together with this");
+
+// gaussian_fwd_line_*: one pass along one axis, for a rectangle of the work.
+struct GaussianLineParams {
+  GaussianRadius radius;
+  void const* src;
+  void* dst;
+  float const* tables;
+  GaussianStrides src_at, dst_at;  // of (bh 0, line 0, position 0), whatever part of it the launch touches
+  int64_t table_stride;            // floats from one radius to the next
+  int32_t pre, post_axis, post_line;   // index of the factors in a table, −1: none
+  int32_t post_axis_step;          // 1: a factor per position, 0: one for all
+  int32_t heads, first_bh;         // bh counts b · heads + h
+  int32_t axis;                    // positions on the axis
+  int32_t first_out, num_out;      // output positions of this launch
+  int32_t num_lines;
+  int32_t channels;                // of this launch
+  int32_t _pad;
+};
+static_assert(sizeof(GaussianLineParams) == 192, "change src/ops/gaussian/params.rs together with this");
+
+// gaussian_bwd_row_*, gaussian_bwd_col_*: the two passes of a backward that wants dσ.
+struct GaussianBwdLineParams {
+  GaussianRadius radius;
+  void const* d_o;                 // row: reads
+  void* dv;                        // col: writes, may be null
+  void const* v;                   // col: reads
+  float* ghat;                     // [bh][y][x][c] scratch: row writes, col reads
+  float* ehat;                     // the same for the part that only dσ needs
+  float* partials;                 // col: writes one sum per block
+  float const* tables;
+  GaussianStrides in_at;           // row: of d_o; col: of v
+  GaussianStrides out_at;          // col: of dv
+  GaussianStrides scratch_at;      // line and axis as the pass sees them
+  int64_t table_stride;
+  int64_t partials_bh;             // partials from one bh to the next
+  int64_t first_partial;           // of this launch, within a bh
+  int32_t post_line, mean_line;    // row: index of 1/Z_y and mean_y
+  int32_t pre, mean_axis;          // index of 1/Z and mean on the axis (row), of mean (col: unused)
+  int32_t heads, first_bh;
+  int32_t axis;
+  int32_t first_out, num_out;
+  int32_t num_lines;
+  int32_t channels;
+  int32_t _pad;
+};
+static_assert(sizeof(GaussianBwdLineParams) == 280, "change src/ops/gaussian/params.rs together with this");
+
+// gaussian_bwd_sum_f32: dσ of each radius from its partial sums.
+struct GaussianBwdSumParams {
+  GaussianRadius radius;
+  float const* partials;           // [b][h][per_bh]
+  float* dsigma;
+  int64_t per_bh;
+  int64_t dsigma_offset, dsigma_stride;
+  int32_t b, heads;
+};
+static_assert(sizeof(GaussianBwdSumParams) == 80, "change src/ops/gaussian/params.rs together with this");
+
+namespace gaussian {
+
+enum Kernel : int32_t { kGaussian = 0, kManhattan = 1 };
+enum Rounding : int32_t { kToF32 = 0, kToF16 = 1, kToBf16 = 2 };
+
+// A tap counts while its weight is at least 2^-40 of the centre's: what is left out is, for values within 2^16 of each
+// other, below the last bit of an f32 sum.
+constexpr float kReachGaussian = 7.4466f;    // sqrt(2 · 40 · ln 2), in radii
+constexpr float kReachManhattan = 27.7259f;  // 40 · ln 2
+
+// ---- Weights of one head ------------------------------------------------------------------------------------------
+
+struct Head {
+  float sigma;
+  int32_t kernel;
+  int32_t reach;     // largest distance with a tap; uniform for the head
+
+  // (δ/σ)² or δ/σ; +inf where it overflows
+  __device__ __forceinline__ float psi(int distance) const {
+    float const q = float(distance) / sigma;
+    return kernel == kManhattan ? q : q * q;
+  }
+  // The weight at a distance ≥ 0. NaN for a radius that is not positive.
+  __device__ __forceinline__ float weight(int distance) const {
+    float const exponent = kernel == kManhattan ? psi(distance) : 0.5f * psi(distance);
+    float const w = distance <= reach ? expf(-exponent) : 0.f;
+    return sigma > 0.f ? w : prim::not_a_number();
+  }
+  // w·ψ; 0 where w is 0, whatever ψ is.
+  __device__ __forceinline__ float weight_psi(int distance) const {
+    float const w = weight(distance);
+    return w == 0.f ? 0.f : w * psi(distance);
+  }
+};
+
+__device__ __forceinline__ Head head_of(GaussianRadius const& r, int hi, int axis) {
+  Head head;
+  head.sigma = __ldg(r.sigma + (r.offset + int64_t(hi) * r.stride));
+  head.kernel = r.kernel;
+  int const limit = min(r.reach, axis - 1);
+  float const reach = head.sigma * (r.kernel == kManhattan ? kReachManhattan : kReachGaussian);
+  head.reach = reach < float(limit) ? int(fmaxf(reach, 0.f)) : limit;   // NaN: the whole axis, all of it NaN
+  return head;
+}
+
+__device__ __forceinline__ float rounded_as(float w, int rounding) {
+  return rounding == kToF16 ? prim::rounded<__half>(w) : rounding == kToBf16 ? prim::rounded<__nv_bfloat16>(w) : w;
+}
+
+// ---- Offsets ------------------------------------------------------------------------------------------------------
+
+// One 64-bit base per (b, h); offsets inside its plane fit 32 bits, the host has checked.
+__device__ __forceinline__ int64_t plane_of(GaussianStrides const& at, int bi, int hi) {
+  return at.offset + at.b * bi + at.h * hi;
+}
+__device__ __forceinline__ int64_t bits_of(GaussianStrides const& at) {
+  return at.offset | at.b | at.h | at.line | at.axis;
+}
+
+}  // namespace gaussian

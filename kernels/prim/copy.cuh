@@ -1,0 +1,37 @@
+// prim/copy — asynchronous copies from global to shared memory (cp.async, sm_80 and later).
+#pragma once
+#include "element.cuh"
+
+namespace prim {
+
+__device__ __forceinline__ uint32_t shared_address(void const* shared) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+}
+
+// 16 bytes past L1, or 16 zero bytes when `live` is false (then `global` is not read, but must be a valid pointer value).
+// In flight until copies_landed() and a barrier.
+__device__ __forceinline__ void copy_unit_async(void* shared, void const* global, bool live) {
+  int const bytes = live ? kUnitBytes : 0;
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(bytes)
+               : "memory");
+}
+
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Returns when at most `kPending` of this thread's newest groups are still in flight.
+template <int kPending>
+__device__ __forceinline__ void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// A unit into shared memory: asynchronously when wide, through registers when not. Dead pixels become zeros.
+template <class T>
+__device__ __forceinline__ void copy_unit(uint4* shared, T const* pixel, int channel, Channels channels, bool live) {
+  if (channels.wide) {
+    copy_unit_async(shared, pixel + (live ? channel : 0), live);
+  } else {
+    *shared = live ? load_unit(pixel, channel, channels) : make_uint4(0, 0, 0, 0);
+  }
+}
+
+}  // namespace prim

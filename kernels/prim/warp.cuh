@@ -1,0 +1,45 @@
+// prim/warp — sums over a warp and a block, in a fixed order.
+#pragma once
+#include "base.cuh"
+
+namespace prim {
+
+// Every lane gets the same sum, added in the order of a butterfly.
+__device__ __forceinline__ float warp_sum(float x) {
+#pragma unroll
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    x += __shfl_xor_sync(kAllLanes, x, distance);
+  }
+  return x;
+}
+
+// Inclusive prefix sum over lanes.
+__device__ __forceinline__ float warp_prefix(float x) {
+  int const lane = threadIdx.x % kWarp;
+#pragma unroll
+  for (int distance = 1; distance < kWarp; distance *= 2) {
+    float const below = __shfl_up_sync(kAllLanes, x, distance);
+    x += lane >= distance ? below : 0.f;
+  }
+  return x;
+}
+
+// Sum over the block; `s_warps` holds one float per warp and may not be in use. Every thread gets the sum.
+template <int kThreads>
+__device__ __forceinline__ float block_sum(float x, float* s_warps) {
+  static_assert(kThreads % kWarp == 0, "whole warps");
+  float const of_warp = warp_sum(x);
+  if (threadIdx.x % kWarp == 0) {
+    s_warps[threadIdx.x / kWarp] = of_warp;
+  }
+  __syncthreads();   // sync: s_warps filled
+  float sum = 0.f;
+#pragma unroll
+  for (int i = 0; i < kThreads / kWarp; ++i) {
+    sum += s_warps[i];
+  }
+  __syncthreads();   // sync: s_warps read by all before the next use overwrites it
+  return sum;
+}
+
+}  // namespace prim
