@@ -18,11 +18,11 @@ static_assert(sizeof(GaussianStrides) == 40, "change src/ops/gaussian/params.rs 
 // How the weights follow from a head's radius.
 struct GaussianRadius {
   float const* sigma;              // [h] or [1]
-  int64_t offset, stride;          // elements; stride 0: one radius for all heads
+  int64_t stride;                  // elements; 0: one radius for all heads
   int32_t reach;                   // the window: no weight beyond this distance
   int32_t kernel;                  // gaussian::Kernel
 };
-static_assert(sizeof(GaussianRadius) == 32, "change src/ops/gaussian/params.rs together with this");
+static_assert(sizeof(GaussianRadius) == 24, "change src/ops/gaussian/params.rs together with this");
 
 // gaussian_fwd_norm: the factors of each head, for one direction.
 struct GaussianNormParams {
@@ -34,7 +34,7 @@ struct GaussianNormParams {
   int32_t rounding;                // gaussian::Rounding of the weights that the passes will use
   int32_t _pad;
 };
-static_assert(sizeof(GaussianNormParams) == 64, "change src/ops/gaussian/params.rs together with this");
+static_assert(sizeof(GaussianNormParams) == 56, "change src/ops/gaussian/params.rs together with this");
 
 // gaussian_fwd_line_*: one pass along one axis, for a rectangle of the work.
 struct GaussianLineParams {
@@ -44,14 +44,13 @@ struct GaussianLineParams {
   float const* tables;
   GaussianStrides src_at, dst_at;  // of (bh 0, line 0, position 0), whatever part of it the launch touches
   int64_t table_stride;            // floats from one radius to the next
-  int32_t pre, post_axis, post_line;   // index of the factors in a table, −1: none
+  int64_t pre, post_axis, post_line;   // index of the factors in a table, −1: none
   int32_t post_axis_step;          // 1: a factor per position, 0: one for all
   int32_t heads, first_bh;         // bh counts b · heads + h
   int32_t axis;                    // positions on the axis
   int32_t first_out, num_out;      // output positions of this launch
   int32_t num_lines;
   int32_t channels;                // of this launch
-  int32_t _pad;
 };
 static_assert(sizeof(GaussianLineParams) == 192, "change src/ops/gaussian/params.rs together with this");
 
@@ -71,8 +70,8 @@ struct GaussianBwdLineParams {
   int64_t table_stride;
   int64_t partials_bh;             // partials from one bh to the next
   int64_t first_partial;           // of this launch, within a bh
-  int32_t post_line, mean_line;    // row: index of 1/Z_y and mean_y
-  int32_t pre, mean_axis;          // index of 1/Z and mean on the axis (row), of mean (col: unused)
+  int64_t post_line, mean_line;    // row: index of 1/Z_y and of mean_y in a table
+  int64_t pre, mean_axis;          // row: index of 1/Z_x and of mean_x
   int32_t heads, first_bh;
   int32_t axis;
   int32_t first_out, num_out;
@@ -80,7 +79,7 @@ struct GaussianBwdLineParams {
   int32_t channels;
   int32_t _pad;
 };
-static_assert(sizeof(GaussianBwdLineParams) == 280, "change src/ops/gaussian/params.rs together with this");
+static_assert(sizeof(GaussianBwdLineParams) == 288, "change src/ops/gaussian/params.rs together with this");
 
 // gaussian_bwd_sum_f32: dσ of each radius from its partial sums.
 struct GaussianBwdSumParams {
@@ -88,10 +87,10 @@ struct GaussianBwdSumParams {
   float const* partials;           // [b][h][per_bh]
   float* dsigma;
   int64_t per_bh;
-  int64_t dsigma_offset, dsigma_stride;
+  int64_t dsigma_stride;
   int32_t b, heads;
 };
-static_assert(sizeof(GaussianBwdSumParams) == 80, "change src/ops/gaussian/params.rs together with this");
+static_assert(sizeof(GaussianBwdSumParams) == 64, "change src/ops/gaussian/params.rs together with this");
 
 namespace gaussian {
 
@@ -130,7 +129,7 @@ struct Head {
 
 __device__ __forceinline__ Head head_of(GaussianRadius const& r, int hi, int axis) {
   Head head;
-  head.sigma = __ldg(r.sigma + (r.offset + int64_t(hi) * r.stride));
+  head.sigma = __ldg(r.sigma + int64_t(hi) * r.stride);
   head.kernel = r.kernel;
   int const limit = min(r.reach, axis - 1);
   float const reach = head.sigma * (r.kernel == kManhattan ? kReachManhattan : kReachGaussian);

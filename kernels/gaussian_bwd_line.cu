@@ -230,8 +230,8 @@ __device__ __forceinline__ void sum(GaussianBwdSumParams const& p) {
   }
   sum = prim::block_sum<kSumThreads>(sum, smem.warps);
   if (threadIdx.x == 0) {
-    float const sigma = __ldg(p.radius.sigma + (p.radius.offset + ri * p.radius.stride));
-    p.dsigma[p.dsigma_offset + ri * p.dsigma_stride] = sigma > 0.f ? sum / sigma : prim::not_a_number();
+    float const sigma = __ldg(p.radius.sigma + ri * p.radius.stride);
+    p.dsigma[ri * p.dsigma_stride] = sigma > 0.f ? sum / sigma : prim::not_a_number();
   }
 }
 

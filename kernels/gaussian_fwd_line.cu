@@ -14,7 +14,7 @@
 namespace gaussian {
 
 // The factor of a table, 1 where there is none.
-__device__ __forceinline__ float factor(float const* table, int first, int64_t i) {
+__device__ __forceinline__ float factor(float const* table, int64_t first, int64_t i) {
   return first < 0 ? 1.f : __ldg(table + first + i);
 }
 
@@ -99,11 +99,12 @@ __device__ __forceinline__ void line_f32(GaussianLineParams const& p) {
 
 // ---- 16 bits ------------------------------------------------------------------------------------------------------
 
+constexpr int kThreads16 = 128;                // with three blocks of a multiprocessor, 168 registers each
 constexpr int kUnitsPerWarp = 2;
-constexpr int kColumns16 = kLineThreads / prim::kWarp * kUnitsPerWarp;   // units of 8 channels of a block
+constexpr int kColumns16 = kThreads16 / prim::kWarp * kUnitsPerWarp;   // units of 8 channels of a block
 constexpr int kPitch16 = kColumns16 + 1;       // odd: eight rows of a matrix lie in different banks
 constexpr int kSteps = kTile / prim::kMmaM;    // m16 tiles of outputs, k16 tiles of inputs
-constexpr int kRuns = 2 * (2 * kSteps - 1) + 1;   // runs of 8 diagonals of a (tile, chunk) pair
+constexpr int kDiagonals = prim::kMmaM / 2;      // from one register of a Toeplitz tile of weights to the next
 constexpr int kChunksPerSum = prim::kMmaTermsMax / kTile;
 
 struct Smem16 {
@@ -156,7 +157,7 @@ __device__ __forceinline__ void line_16(GaussianLineParams const& p) {
   int chunks = 0;
   for (int chunk = span.begin; chunk < span.end; chunk += kTile) {
     int const inputs = min(kTile, span.end - chunk);
-    for (int i = load_row; i < kTile; i += kLineThreads / kColumns16) {
+    for (int i = load_row; i < kTile; i += kThreads16 / kColumns16) {
       uint4 unit = make_uint4(0, 0, 0, 0);
       if (load_live && i < inputs) {
         unit = prim::load_unit(src + int(p.src_at.axis) * (chunk + i), load_channel, in);
@@ -167,17 +168,11 @@ __device__ __forceinline__ void line_16(GaussianLineParams const& p) {
       smem.x[i][load_column] = unit;
     }
     int const diagonal = block.tile_begin - chunk;      // output − input of the pair's first row and column
-    for (int k = threadIdx.x; k < 2 * kTile; k += kLineThreads) {
+    for (int k = threadIdx.x; k < 2 * kTile; k += kThreads16) {
       smem.w[k] = prim::Pair<T>::pack(head.weight(abs(diagonal + k - kTile)), head.weight(abs(diagonal + k - kTile - 1)));
     }
     __syncthreads();   // sync: smem.x and smem.w filled
 
-    // Weights between outputs 16m.. and inputs 16k.. are runs 2·(m − k) − 1 .. + 1 of 8 diagonals each.
-    uint32_t runs[kRuns];
-#pragma unroll
-    for (int i = 0; i < kRuns; ++i) {
-      runs[i] = smem.w[kTile + (i - kRuns / 2) * (prim::kMmaM / 2) + g - 2 * t];
-    }
 #pragma unroll
     for (int k = 0; k < kSteps; ++k) {
       if (k * prim::kMmaK >= inputs) {
@@ -187,14 +182,18 @@ __device__ __forceinline__ void line_16(GaussianLineParams const& p) {
       uint32_t b[4];
       uint4 const* const rows = &smem.x[k * prim::kMmaK + lane % prim::kMmaK][warp * kUnitsPerWarp + lane / prim::kMmaK];
       prim::load_matrices_transposed(b, prim::shared_address(rows));
+      // The weights between outputs 16m.. and inputs 16k.. are three runs of diagonals; tile m + 1 shares one of them.
+      uint32_t const* const run = smem.w + kTile - k * prim::kMmaK + g - 2 * t;
+      uint32_t below = run[-kDiagonals];
 #pragma unroll
       for (int m = 0; m < kSteps; ++m) {
-        int const offset = diagonal + (m - k) * prim::kMmaM;
-        if (abs(offset) - (prim::kMmaM - 1) > head.reach) {
+        uint32_t const middle = run[m * prim::kMmaM];
+        uint32_t const above = run[m * prim::kMmaM + kDiagonals];
+        uint32_t const a[4] = {middle, above, below, middle};
+        below = above;
+        if (abs(diagonal + (m - k) * prim::kMmaM) - (prim::kMmaM - 1) > head.reach) {
           continue;    // no tap in this tile of weights; the same for the whole block
         }
-        int const middle = kRuns / 2 + 2 * (m - k);
-        uint32_t const a[4] = {runs[middle], runs[middle + 1], runs[middle - 1], runs[middle]};
         prim::mma<T>(acc[m][0], a, b[0], b[1]);
         prim::mma<T>(acc[m][1], a, b[2], b[3]);
       }
@@ -233,7 +232,7 @@ __device__ __forceinline__ void line_16(GaussianLineParams const& p) {
   __syncthreads();   // sync: outputs in smem.x before other threads store them
   auto const out = prim::channels_of<T>(p.dst, bits_of(p.dst_at), p.channels);
   T* const dst = static_cast<T*>(p.dst) + plane_of(p.dst_at, block.bi, block.hi) + int(p.dst_at.line) * load_line;
-  for (int i = load_row; i < kTile; i += kLineThreads / kColumns16) {
+  for (int i = load_row; i < kTile; i += kThreads16 / kColumns16) {
     int const o = first_o + i;
     if (load_live && o < p.first_out + p.num_out) {
       prim::store_unit(dst + int(p.dst_at.axis) * o, load_channel, out, smem.x[i][load_column]);
@@ -251,7 +250,7 @@ extern "C" __global__ void __launch_bounds__(gaussian::kLineThreads, 2)
 
 #define VARIANT(name, T)                                                                                    \
   ENTRY_SMEM(name, sizeof(gaussian::Smem16));                                                               \
-  extern "C" __global__ void __launch_bounds__(gaussian::kLineThreads, 2)                                   \
+  extern "C" __global__ void __launch_bounds__(gaussian::kThreads16, 3)                                     \
       name(__grid_constant__ GaussianLineParams const p) {                                                  \
     gaussian::line_16<T>(p);                                                                                \
   }

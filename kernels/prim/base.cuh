@@ -32,7 +32,7 @@ constexpr unsigned kSharedSm86 = 99u * 1024;    // sm_86, sm_89, sm_120
 constexpr unsigned kSharedSm80 = 163u * 1024;   // sm_80, sm_87
 constexpr unsigned kSharedSm90 = 227u * 1024;   // sm_90, sm_100
 
-__host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+__host__ __device__ constexpr int ceil_div(int a, int b) { return a / b + (a % b != 0); }
 __host__ __device__ constexpr int round_up(int a, int b) { return ceil_div(a, b) * b; }
 
 __device__ __forceinline__ float not_a_number() { return __int_as_float(0x7fffffff); }

@@ -10,6 +10,8 @@
 //! Shapes: v and o `[b, h, y, x, d]`; the radius σ, in pixels, f32 `[h]` (one per head) or `[1]` (one for all). The
 //! gradient of σ has the shape of σ and is f32.
 
+mod lines;
+mod params;
 mod plan;
 
 pub use crate::config::gaussian::{GaussianConfig, Kernel, Norm};
