@@ -110,6 +110,8 @@ constexpr int kChunksPerSum = prim::kMmaTermsMax / kTile;
 struct Smem16 {
   uint4 x[kTile][kPitch16];       // a chunk of inputs, 8 channels each
   uint32_t w[2 * kTile];          // pairs (w(d), w(d − 1)), d = first output − first input + k − kTile
+  float of_output[kTile];         // factors of the outputs, by position
+  float of_column[kColumns16];    // and by line
 };
 
 template <class T>
@@ -150,6 +152,14 @@ __device__ __forceinline__ void line_16(GaussianLineParams const& p) {
   T const* const src =
       static_cast<T const*>(p.src) + plane_of(p.src_at, block.bi, block.hi) + int(p.src_at.line) * load_line;
 
+  for (int i = threadIdx.x; i < kTile; i += kThreads16) {
+    int const position = min(block.tile_begin + i, p.axis - 1);
+    smem.of_output[i] = factor(table, p.post_axis, int64_t(position) * p.post_axis_step);
+  }
+  if (load_row == 0) {
+    smem.of_column[load_column] = factor(table, p.post_line, load_line);
+  }
+
   // ---- Main loop: chunks of the axis that the tile can reach ------------------------------------
   float sum[kSteps][kUnitsPerWarp][4] = {};       // what has left the tensor core
   float acc[kSteps][kUnitsPerWarp][4] = {};       // what is on it
@@ -157,6 +167,7 @@ __device__ __forceinline__ void line_16(GaussianLineParams const& p) {
   int chunks = 0;
   for (int chunk = span.begin; chunk < span.end; chunk += kTile) {
     int const inputs = min(kTile, span.end - chunk);
+#pragma unroll 2
     for (int i = load_row; i < kTile; i += kThreads16 / kColumns16) {
       uint4 unit = make_uint4(0, 0, 0, 0);
       if (load_live && i < inputs) {
@@ -173,11 +184,8 @@ __device__ __forceinline__ void line_16(GaussianLineParams const& p) {
     }
     __syncthreads();   // sync: smem.x and smem.w filled
 
-#pragma unroll
-    for (int k = 0; k < kSteps; ++k) {
-      if (k * prim::kMmaK >= inputs) {
-        continue;      // zeros; the same for the whole block
-      }
+#pragma unroll 1
+    for (int k = 0; k * prim::kMmaK < inputs; ++k) {
       // lanes 0–15: rows of the two k8 halves of the warp's first unit, 16–31: of its second
       uint32_t b[4];
       uint4 const* const rows = &smem.x[k * prim::kMmaK + lane % prim::kMmaK][warp * kUnitsPerWarp + lane / prim::kMmaK];
@@ -209,22 +217,25 @@ __device__ __forceinline__ void line_16(GaussianLineParams const& p) {
     __syncthreads();   // sync: smem read before the next chunk, or the outputs, overwrite it
   }
 
+#pragma unroll
+  for (int i = 0; i < kSteps * kUnitsPerWarp * 4; ++i) {
+    sum[i / (kUnitsPerWarp * 4)][i / 4 % kUnitsPerWarp][i % 4] += acc[i / (kUnitsPerWarp * 4)][i / 4 % kUnitsPerWarp][i % 4];
+  }
+
   // ---- Store: through shared memory, so that a thread writes whole units --------------------------
-  int const first_o = block.tile_begin;
+  float const of_column[kUnitsPerWarp] = {smem.of_column[warp * kUnitsPerWarp], smem.of_column[warp * kUnitsPerWarp + 1]};
 #pragma unroll
   for (int m = 0; m < kSteps; ++m) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       int const o = m * prim::kMmaM + half * (prim::kMmaM / 2) + g;
-      int const position = min(first_o + o, p.axis - 1);
-      float const f = factor(table, p.post_axis, int64_t(position) * p.post_axis_step);
+      float const of_output = smem.of_output[o];
 #pragma unroll
       for (int n = 0; n < kUnitsPerWarp; ++n) {
         int const unit = warp * kUnitsPerWarp + n;
-        int const flat = block.first_column + unit;
-        float const of_line = factor(table, p.post_line, min(flat, columns - 1) / units);
-        float const low = (sum[m][n][2 * half] + acc[m][n][2 * half]) * (f * of_line);
-        float const high = (sum[m][n][2 * half + 1] + acc[m][n][2 * half + 1]) * (f * of_line);
+        float const f = of_output * of_column[n];
+        float const low = sum[m][n][2 * half] * f;
+        float const high = sum[m][n][2 * half + 1] * f;
         reinterpret_cast<uint32_t*>(&smem.x[o][unit])[t] = prim::Pair<T>::pack(low, high);
       }
     }
@@ -233,7 +244,7 @@ __device__ __forceinline__ void line_16(GaussianLineParams const& p) {
   auto const out = prim::channels_of<T>(p.dst, bits_of(p.dst_at), p.channels);
   T* const dst = static_cast<T*>(p.dst) + plane_of(p.dst_at, block.bi, block.hi) + int(p.dst_at.line) * load_line;
   for (int i = load_row; i < kTile; i += kThreads16 / kColumns16) {
-    int const o = first_o + i;
+    int const o = block.tile_begin + i;
     if (load_live && o < p.first_out + p.num_out) {
       prim::store_unit(dst + int(p.dst_at.axis) * o, load_channel, out, smem.x[i][load_column]);
     }
