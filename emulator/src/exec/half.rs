@@ -175,7 +175,12 @@ fn general(operation: u8, a: u16, b: u16, c: u16, flags: u16) -> u16 {
 }
 
 /// `add`, `sub`, `mul`, `fma`, `min`, `max`, `neg`, `abs` of 16-bit floats.
-pub(crate) fn decode(cx: &mut Decoder<'_>, op: &mut Opcode, args: &[Operand], ty: Ty) -> Result<Insn, LoadError> {
+pub(crate) fn decode(
+    cx: &mut Decoder<'_>,
+    op: &mut Opcode,
+    args: &[Operand],
+    ty: Ty,
+) -> Result<Insn, LoadError> {
     let m = cx.mode;
     let base = op.base().to_string();
     let Some(operation) = OPERATIONS.iter().position(|name| *name == base) else {
@@ -199,7 +204,11 @@ pub(crate) fn decode(cx: &mut Decoder<'_>, op: &mut Opcode, args: &[Operand], ty
     if sat && relu {
         return Err(op.refuse("`.sat` and `.relu` exclude each other"));
     }
-    let flags = ftz as u16 * FTZ + sat as u16 * SAT + relu as u16 * RELU + nan as u16 * NAN + xorsign as u16 * XORSIGN;
+    let flags = ftz as u16 * FTZ
+        + sat as u16 * SAT
+        + relu as u16 * RELU
+        + nan as u16 * NAN
+        + xorsign as u16 * XORSIGN;
     let run: Exec = if flags != 0 {
         m.alu::<General>()
     } else {

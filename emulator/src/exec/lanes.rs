@@ -51,12 +51,7 @@ unsafe fn op_base<O: Op, const SAN: bool, const COUNT: bool>(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn op_wide<O: Op>(
-    w: &mut Warp,
-    b: &mut Block,
-    i: &Insn,
-    mask: u32,
-) {
+unsafe fn op_wide<O: Op>(w: &mut Warp, b: &mut Block, i: &Insn, mask: u32) {
     // SAFETY: the caller's promise.
     unsafe { O::run::<false, false>(w, b, i, mask) }
 }
