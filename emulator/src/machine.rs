@@ -61,6 +61,13 @@ impl Machine {
         Machine { config, memory: Arc::default() }
     }
 
+    /// A device without any allocation that shares a process with others: addresses of machines with different
+    /// numbers are different, so that using one on the wrong machine is found out. [`Machine::new`] has number 0;
+    /// only numbers below 128 make addresses that can be told from those of shared memory and parameters.
+    pub fn numbered(config: Config, device: u8) -> Machine {
+        Machine { config, memory: Arc::new(Memory::of_device(device & 0x7f)) }
+    }
+
     /// The settings that [`Machine::launch`] uses.
     pub fn config(&self) -> &Config {
         &self.config

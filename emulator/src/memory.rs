@@ -14,6 +14,8 @@ use crate::error::MemoryError;
 pub(crate) const STRIDE_BITS: u32 = 36;
 /// Every allocation begins in the middle of its range, so that addresses before it belong to it too.
 const BASE_OFFSET: u64 = 1 << (STRIDE_BITS - 1);
+/// Addresses of different devices differ at or above this bit; what is between is an allocation's number.
+const DEVICE_BITS: u32 = 56;
 /// Freed numbers are used again only when this many newer ones have been freed: late uses are then caught.
 const QUARANTINE: usize = 4096;
 
@@ -84,14 +86,22 @@ impl Allocation {
 /// Every live allocation, by number.
 #[derive(Clone, Default)]
 pub(crate) struct Table {
+    /// Number of the first slot: the device's, in the bits above all allocation numbers.
+    first: u64,
     slots: Vec<Option<Arc<Allocation>>>,
 }
 
 impl Table {
+    /// Where the slot of an address is, if there is one.
+    #[inline(always)]
+    fn index(&self, address: u64) -> usize {
+        (address >> STRIDE_BITS).wrapping_sub(self.first) as usize
+    }
+
     /// The allocation that owns the address range around `address`, whether or not it is in bounds.
     #[inline(always)]
     pub fn owner(&self, address: u64) -> Option<&Allocation> {
-        match self.slots.get((address >> STRIDE_BITS) as usize) {
+        match self.slots.get(self.index(address)) {
             Some(Some(allocation)) => Some(allocation),
             _ => None,
         }
@@ -111,6 +121,13 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
+    /// The memory of a device whose addresses are no other device's.
+    pub fn of_device(device: u8) -> Memory {
+        let first = u64::from(device) << (DEVICE_BITS - STRIDE_BITS);
+        let table = Arc::new(Table { first, slots: Vec::new() });
+        Memory { state: RwLock::new(State { table, freed: VecDeque::new() }) }
+    }
+
     fn reading(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(|poison| poison.into_inner())
     }
@@ -143,7 +160,7 @@ impl Memory {
             table.slots.push(None);
             table.slots.len() - 1
         });
-        let base = ((number as u64) << STRIDE_BITS) + BASE_OFFSET;
+        let base = ((table.first + number as u64) << STRIDE_BITS) + BASE_OFFSET;
         table.slots[number] =
             Some(Arc::new(Allocation { base, len: bytes, read_only, words: words.into_boxed_slice() }));
         Ok(base)
@@ -155,7 +172,7 @@ impl Memory {
             Some(allocation) if allocation.base == address => {}
             _ => return Err(MemoryError::NotABase { address }),
         }
-        let number = (address >> STRIDE_BITS) as usize;
+        let number = state.table.index(address);
         Arc::make_mut(&mut state.table).slots[number] = None;
         state.freed.push_back(number);
         Ok(())
@@ -163,7 +180,7 @@ impl Memory {
 
     fn range(&self, address: u64, bytes: u64) -> Result<(Arc<Allocation>, u64), MemoryError> {
         let state = self.reading();
-        let slot = state.table.slots.get((address >> STRIDE_BITS) as usize);
+        let slot = state.table.slots.get(state.table.index(address));
         let Some(Some(allocation)) = slot else { return Err(MemoryError::NotAllocated { address }) };
         let offset = address.wrapping_sub(allocation.base);
         if offset > allocation.len || bytes > allocation.len - offset {
