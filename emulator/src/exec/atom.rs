@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::Op;
 use super::ldst::{Generic, Global, Shared, Space, SpaceName, cache_hints, ordering, space};
-use super::mem::{Access, Kind};
+use super::mem::{Access, Kind, Pointers};
 use crate::block::Block;
 use crate::decode::{Decoder, Opcode, Ty};
 use crate::error::LoadError;
@@ -146,7 +146,7 @@ fn apply(action: Action, number: Number, bits: u32, old: u64, b: u64, c: u64, fl
     }
 }
 
-/// `flags`: the action in the low byte; `width`: bytes; `imm`: the number; `d`: destination, `b`, `c`: operands or
+/// `flags`: the action in the low byte, the number above it; `width`: bytes; `d`: destination, `b`, `c`: operands or
 /// `NONE`.
 struct Atom<S>(std::marker::PhantomData<S>);
 
@@ -168,60 +168,72 @@ macro_rules! replace {
 
 impl<S: Space> Op for Atom<S> {
     unsafe fn run<const SAN: bool, const COUNT: bool>(w: &mut Warp, b: &mut Block, i: &Insn, mask: u32) {
-        let bytes = i.width as u32;
-        let read = |w: &Warp, slot| -> [u64; LANES] {
-            // SAFETY: the caller's promise.
-            unsafe {
-                match (slot, bytes) {
-                    (NONE, _) => [0; LANES],
-                    (slot, 8) => w.get(slot),
-                    (slot, 2) => w.get::<u16>(slot).map(u64::from),
-                    (slot, _) => w.get::<u32>(slot).map(u64::from),
-                }
-            }
-        };
         // SAFETY: the caller's promise.
         let addresses = unsafe { w.addresses(i) };
-        let access = Access { kind: Kind::Atomic, mask, addresses: &addresses, bytes };
-        let Some(pointers) = S::resolve::<SAN, COUNT>(w, b, access) else { return };
-        let (second, third) = (read(w, i.b), read(w, i.c));
-        let action = BY_NUMBER[(i.flags & 255) as usize];
-        let number = NUMBERS[i.imm_number() as usize];
-        let mut out = [0u64; LANES];
-        let mut changed = false;
-        for k in 0..LANES {
-            let l = if b.launch.seed == 1 { LANES - 1 - k } else { k };
-            if mask >> l & 1 == 0 {
-                continue;
-            }
-            let flush = S::FLUSHES && addresses[l] < SHARED_WINDOW;
-            let f = |old: u64| apply(action, number, bytes * 8, old, second[l], third[l], flush);
-            let (old, new) = match bytes {
-                2 => replace!(AtomicU16, pointers[l], f),
-                4 => replace!(AtomicU32, pointers[l], f),
-                _ => replace!(AtomicU64, pointers[l], f),
-            };
-            out[l] = old;
-            changed |= old != new;
-        }
-        b.progress += changed as u64;
-        if i.d != NONE {
-            // SAFETY: the caller's promise.
-            unsafe {
-                if bytes == 8 {
-                    w.set(i.d, mask, out);
-                } else {
-                    w.set(i.d, mask, out.map(|x| x as u32));
-                }
-            }
+        let access = Access { kind: Kind::Atomic, mask, addresses: &addresses, bytes: i.width as u32 };
+        if let Some(pointers) = S::resolve::<SAN, COUNT>(w, b, access) {
+            // SAFETY: as above.
+            unsafe { perform(w, b, i, mask, &pointers, &addresses, S::FLUSHES) };
         }
     }
 }
 
-impl Insn {
-    /// The [`Number`] of an atomic.
-    fn imm_number(&self) -> u16 {
-        self.flags >> 8 & 15
+/// The lanes' operations, one after the other.
+///
+/// # Safety
+/// That of [`Op::run`]; the pointers are a choke point's for this mask.
+#[inline(never)]
+unsafe fn perform(
+    w: &mut Warp,
+    b: &mut Block,
+    i: &Insn,
+    mask: u32,
+    pointers: &Pointers,
+    addresses: &[u64; LANES],
+    flushes: bool,
+) {
+    let bytes = i.width as u32;
+    let read = |slot| -> [u64; LANES] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (slot, bytes) {
+                (NONE, _) => [0; LANES],
+                (slot, 8) => w.get(slot),
+                (slot, 2) => w.get::<u16>(slot).map(u64::from),
+                (slot, _) => w.get::<u32>(slot).map(u64::from),
+            }
+        }
+    };
+    let (second, third) = (read(i.b), read(i.c));
+    let action = BY_NUMBER[(i.flags & 255) as usize];
+    let number = NUMBERS[(i.flags >> 8 & 15) as usize];
+    let mut out = [0u64; LANES];
+    let mut changed = false;
+    for k in 0..LANES {
+        let l = if b.launch.seed == 1 { LANES - 1 - k } else { k };
+        if mask >> l & 1 == 0 {
+            continue;
+        }
+        let flush = flushes && addresses[l] < SHARED_WINDOW;
+        let f = |old: u64| apply(action, number, bytes * 8, old, second[l], third[l], flush);
+        let (old, new) = match bytes {
+            2 => replace!(AtomicU16, pointers[l], f),
+            4 => replace!(AtomicU32, pointers[l], f),
+            _ => replace!(AtomicU64, pointers[l], f),
+        };
+        out[l] = old;
+        changed |= old != new;
+    }
+    b.progress += changed as u64;
+    if i.d != NONE {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if bytes == 8 {
+                w.set(i.d, mask, out);
+            } else {
+                w.set(i.d, mask, out.map(|x| x as u32));
+            }
+        }
     }
 }
 

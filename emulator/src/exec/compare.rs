@@ -185,24 +185,58 @@ impl<T: Comparable, const CMP: u8> Alu for Setp<T, CMP> {
         // SAFETY: the caller's promise.
         unsafe {
             let yes = comparison::<T, CMP>(w, i);
-            let (first, second) = (combined(w, i, yes), combined(w, i, !yes));
-            w.set_pred(i.d, mask, first);
-            if i.flags & PAIR != 0 {
-                w.set_pred(i.ext[0], mask, second);
-            }
+            finish(w, i, mask, yes);
         }
     }
 }
 
-/// `set`: the result is a number. In `width`: which.
-struct Set<T, const CMP: u8>(std::marker::PhantomData<T>);
+/// Writes the one or two results of `setp`.
+#[inline(always)]
+unsafe fn finish(w: &mut Warp, i: &Insn, mask: u32, yes: u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (first, second) = (combined(w, i, yes), combined(w, i, !yes));
+        w.set_pred(i.d, mask, first);
+        if i.flags & PAIR != 0 {
+            w.set_pred(i.ext[0], mask, second);
+        }
+    }
+}
 
-impl<T: Comparable, const CMP: u8> Alu for Set<T, CMP> {
-    #[inline(always)]
+/// `setp` with the comparison in `width`: for types that are rarely compared.
+struct SlowSetp<T>(std::marker::PhantomData<T>);
+
+/// `set`: the result is a number, which `imm` holds; the comparison is in `width`.
+struct Set<T>(std::marker::PhantomData<T>);
+
+/// As [`comparison`], with the comparison in `width`.
+unsafe fn slow_comparison<T: Comparable>(w: &Warp, i: &Insn) -> u32 {
+    // SAFETY: the caller's promise.
+    let (a, b): ([T; LANES], [T; LANES]) = unsafe { (w.get(i.a), w.get(i.b)) };
+    let (cmp, flush) = (BY_NUMBER[i.width as usize], i.flags & FTZ != 0);
+    let mut out = 0u32;
+    for l in 0..LANES {
+        let (a, b) = if flush { (a[l].flush(), b[l].flush()) } else { (a[l], b[l]) };
+        out |= (compare(cmp, a, b) as u32) << l;
+    }
+    out
+}
+
+impl<T: Comparable> Alu for SlowSetp<T> {
     unsafe fn run(w: &mut Warp, i: &Insn, mask: u32) {
         // SAFETY: the caller's promise.
         unsafe {
-            let yes = comparison::<T, CMP>(w, i);
+            let yes = slow_comparison::<T>(w, i);
+            finish(w, i, mask, yes);
+        }
+    }
+}
+
+impl<T: Comparable> Alu for Set<T> {
+    unsafe fn run(w: &mut Warp, i: &Insn, mask: u32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let yes = slow_comparison::<T>(w, i);
             let yes = combined(w, i, yes);
             let mut r = [0u32; LANES];
             for l in 0..LANES {
@@ -213,42 +247,22 @@ impl<T: Comparable, const CMP: u8> Alu for Set<T, CMP> {
     }
 }
 
+/// The function of `setp` for a type and a comparison, with the comparison compiled in.
 macro_rules! by_comparison {
-    ($m:expr, $kind:ident, $t:ty, $cmp:expr) => {
+    ($m:expr, $t:ty, $cmp:expr, { $($name:ident $number:literal),* }) => {
         match $cmp {
-            Cmp::Eq => $m.alu::<$kind<$t, 0>>(),
-            Cmp::Ne => $m.alu::<$kind<$t, 1>>(),
-            Cmp::Lt => $m.alu::<$kind<$t, 2>>(),
-            Cmp::Le => $m.alu::<$kind<$t, 3>>(),
-            Cmp::Gt => $m.alu::<$kind<$t, 4>>(),
-            Cmp::Ge => $m.alu::<$kind<$t, 5>>(),
-            Cmp::Equ => $m.alu::<$kind<$t, 6>>(),
-            Cmp::Neu => $m.alu::<$kind<$t, 7>>(),
-            Cmp::Ltu => $m.alu::<$kind<$t, 8>>(),
-            Cmp::Leu => $m.alu::<$kind<$t, 9>>(),
-            Cmp::Gtu => $m.alu::<$kind<$t, 10>>(),
-            Cmp::Geu => $m.alu::<$kind<$t, 11>>(),
-            Cmp::Num => $m.alu::<$kind<$t, 12>>(),
-            Cmp::Nan => $m.alu::<$kind<$t, 13>>(),
+            $(Cmp::$name => $m.alu::<Setp<$t, $number>>(),)*
+            // `comparison_of` refuses the others for this type.
+            #[allow(unreachable_patterns)]
+            _ => $m.alu::<SlowSetp<$t>>(),
         }
     };
-}
-
-macro_rules! by_type_and_comparison {
-    ($m:expr, $op:expr, $kind:ident, $ty:expr, $cmp:expr) => {
-        match $ty {
-            Ty::B16 | Ty::U16 => by_comparison!($m, $kind, u16, $cmp),
-            Ty::S16 => by_comparison!($m, $kind, i16, $cmp),
-            Ty::B32 | Ty::U32 => by_comparison!($m, $kind, u32, $cmp),
-            Ty::S32 => by_comparison!($m, $kind, i32, $cmp),
-            Ty::B64 | Ty::U64 => by_comparison!($m, $kind, u64, $cmp),
-            Ty::S64 => by_comparison!($m, $kind, i64, $cmp),
-            Ty::F16 => by_comparison!($m, $kind, F16, $cmp),
-            Ty::Bf16 => by_comparison!($m, $kind, Bf16, $cmp),
-            Ty::F32 => by_comparison!($m, $kind, f32, $cmp),
-            Ty::F64 => by_comparison!($m, $kind, f64, $cmp),
-            _ => return Err($op.refuse(NOT_A_TYPE)),
-        }
+    ($m:expr, int $t:ty, $cmp:expr) => {
+        by_comparison!($m, $t, $cmp, { Eq 0, Ne 1, Lt 2, Le 3, Gt 4, Ge 5 })
+    };
+    ($m:expr, float $t:ty, $cmp:expr) => {
+        by_comparison!($m, $t, $cmp, { Eq 0, Ne 1, Lt 2, Le 3, Gt 4, Ge 5, Equ 6, Neu 7, Ltu 8, Leu 9, Gtu 10,
+            Geu 11, Num 12, Nan 13 })
     };
 }
 
@@ -302,8 +316,21 @@ pub(crate) fn decode_setp(
     if matches!(ty, Ty::F16x2 | Ty::Bf16x2) {
         return pairs_setp(cx, op, args, ty, cmp, combine, ftz);
     }
-    let run = by_type_and_comparison!(m, op, Setp, ty, cmp);
+    let run = match ty {
+        Ty::B16 | Ty::U16 => m.alu::<SlowSetp<u16>>(),
+        Ty::S16 => m.alu::<SlowSetp<i16>>(),
+        Ty::B32 | Ty::U32 => by_comparison!(m, int u32, cmp),
+        Ty::S32 => by_comparison!(m, int i32, cmp),
+        Ty::B64 | Ty::U64 => by_comparison!(m, int u64, cmp),
+        Ty::S64 => by_comparison!(m, int i64, cmp),
+        Ty::F16 => m.alu::<SlowSetp<F16>>(),
+        Ty::Bf16 => m.alu::<SlowSetp<Bf16>>(),
+        Ty::F32 => by_comparison!(m, float f32, cmp),
+        Ty::F64 => by_comparison!(m, float f64, cmp),
+        _ => return Err(op.refuse(NOT_A_TYPE)),
+    };
     let mut insn = cx.insn(run);
+    insn.width = number_of(cmp);
     insn.flags = ftz as u16 * FTZ;
     match args.first() {
         Some(Operand::Pair(p, q)) => {
@@ -429,8 +456,20 @@ pub(crate) fn decode_set(cx: &mut Decoder<'_>, op: &mut Opcode, args: &[Operand]
         insn.width = number_of(cmp);
         insn.flags = (ty == Ty::Bf16x2) as u16 * BF16;
     } else {
-        let run = by_type_and_comparison!(m, op, Set, ty, cmp);
-        insn = cx.insn(run);
+        insn = cx.insn(match ty {
+            Ty::B16 | Ty::U16 => m.alu::<Set<u16>>(),
+            Ty::S16 => m.alu::<Set<i16>>(),
+            Ty::B32 | Ty::U32 => m.alu::<Set<u32>>(),
+            Ty::S32 => m.alu::<Set<i32>>(),
+            Ty::B64 | Ty::U64 => m.alu::<Set<u64>>(),
+            Ty::S64 => m.alu::<Set<i64>>(),
+            Ty::F16 => m.alu::<Set<F16>>(),
+            Ty::Bf16 => m.alu::<Set<Bf16>>(),
+            Ty::F32 => m.alu::<Set<f32>>(),
+            Ty::F64 => m.alu::<Set<f64>>(),
+            _ => return Err(op.refuse(NOT_A_TYPE)),
+        });
+        insn.width = number_of(cmp);
     }
     insn.imm = truth as i64;
     insn.flags |= ftz as u16 * FTZ;

@@ -2,6 +2,7 @@
 
 use super::int::{NOT_A_TYPE, one, two};
 use super::lanes::{Alu, binary, ternary, unary};
+use super::mem::lanes;
 use crate::decode::{Decoder, Opcode, Ty};
 use crate::error::LoadError;
 use crate::ir::{Exec, Insn};
@@ -55,33 +56,35 @@ trait Rounded {
 struct General<F>(std::marker::PhantomData<F>);
 
 impl<F: Rounded> Alu for General<F> {
-    #[inline(always)]
     unsafe fn run(w: &mut Warp, i: &Insn, mask: u32) {
         // SAFETY: the caller's promise.
         unsafe {
-            let mut a: [F::T; LANES] = w.get(i.a);
-            let mut b: [F::T; LANES] = if F::ARGS > 1 { w.get(i.b) } else { a };
-            let mut c: [F::T; LANES] = if F::ARGS > 2 { w.get(i.c) } else { a };
-            if i.flags & FTZ != 0 {
-                for l in 0..LANES {
-                    (a[l], b[l], c[l]) = (F::ftz(a[l]), F::ftz(b[l]), F::ftz(c[l]));
-                }
-            }
-            let round = round_from(i.flags);
+            let a: [F::T; LANES] = w.get(i.a);
+            let b: [F::T; LANES] = if F::ARGS > 1 { w.get(i.b) } else { a };
+            let c: [F::T; LANES] = if F::ARGS > 2 { w.get(i.c) } else { a };
             let mut r = [F::T::ZERO; LANES];
-            for l in 0..LANES {
-                let mut x = F::lane(a[l], b[l], c[l], round);
-                if i.flags & FTZ != 0 {
-                    x = F::ftz(x);
-                }
-                if i.flags & SAT != 0 {
-                    x = F::sat(x);
-                }
-                r[l] = x;
+            for l in lanes(mask) {
+                r[l] = general::<F>(a[l], b[l], c[l], i.flags);
             }
             w.set(i.d, mask, r);
         }
     }
+}
+
+/// One lane; out of line, so that the modifiers do not multiply the loop.
+#[inline(never)]
+fn general<F: Rounded>(mut a: F::T, mut b: F::T, mut c: F::T, flags: u16) -> F::T {
+    if flags & FTZ != 0 {
+        (a, b, c) = (F::ftz(a), F::ftz(b), F::ftz(c));
+    }
+    let mut x = F::lane(a, b, c, round_from(flags));
+    if flags & FTZ != 0 {
+        x = F::ftz(x);
+    }
+    if flags & SAT != 0 {
+        x = F::sat(x);
+    }
+    x
 }
 
 macro_rules! rounded {
@@ -177,6 +180,11 @@ impl Modifiers {
         self.round.unwrap_or(Round::Rn) == Round::Rn && !self.ftz && !self.sat
     }
 
+    /// `.ftz` and nothing else, as whole programs are compiled with.
+    fn flushed(&self) -> bool {
+        self.round.unwrap_or(Round::Rn) == Round::Rn && self.ftz && !self.sat
+    }
+
     fn flags(&self) -> u16 {
         round_bits(self.round.unwrap_or(Round::Rn)) + self.ftz as u16 * FTZ + self.sat as u16 * SAT
     }
@@ -201,6 +209,15 @@ pub(crate) fn decode(
                 ("add", Ty::F64, true) => binary!(m, |a: f64, b: f64| -> f64 { a + b }),
                 ("sub", Ty::F64, true) => binary!(m, |a: f64, b: f64| -> f64 { a - b }),
                 ("mul", Ty::F64, true) => binary!(m, |a: f64, b: f64| -> f64 { a * b }),
+                ("add", Ty::F32, _) if mods.flushed() => {
+                    binary!(m, |a: f32, b: f32| -> f32 { ftz_f32(ftz_f32(a) + ftz_f32(b)) })
+                }
+                ("sub", Ty::F32, _) if mods.flushed() => {
+                    binary!(m, |a: f32, b: f32| -> f32 { ftz_f32(ftz_f32(a) - ftz_f32(b)) })
+                }
+                ("mul", Ty::F32, _) if mods.flushed() => {
+                    binary!(m, |a: f32, b: f32| -> f32 { ftz_f32(ftz_f32(a) * ftz_f32(b)) })
+                }
                 ("add", Ty::F32, false) => rounded!(m, f32, 2, |a, b, c, r| { arith::add_f32(a, b, r) }),
                 ("sub", Ty::F32, false) => rounded!(m, f32, 2, |a, b, c, r| { arith::sub_f32(a, b, r) }),
                 ("mul", Ty::F32, false) => rounded!(m, f32, 2, |a, b, c, r| { arith::mul_f32(a, b, r) }),
@@ -223,6 +240,9 @@ pub(crate) fn decode(
                     ternary!(m, |a: f32, b: f32, c: f32| -> f32 { arith::fma_f32_portable(a, b, c) })
                 }
                 (Ty::F64, true) => ternary!(m, |a: f64, b: f64, c: f64| -> f64 { a.mul_add(b, c) }),
+                (Ty::F32, _) if m.wide && mods.flushed() => ternary!(m, |a: f32, b: f32, c: f32| -> f32 {
+                    ftz_f32(ftz_f32(a).mul_add(ftz_f32(b), ftz_f32(c)))
+                }),
                 (Ty::F32, false) => rounded!(m, f32, 3, |a, b, c, r| { arith::fma_f32(a, b, c, r) }),
                 _ => rounded!(m, f64, 3, |a, b, c, r| { arith::fma_f64(a, b, c, r) }),
             };

@@ -51,26 +51,17 @@ unsafe fn op_base<O: Op, const SAN: bool, const COUNT: bool>(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn op_wide<O: Op, const SAN: bool, const COUNT: bool>(
-    w: &mut Warp,
-    b: &mut Block,
-    i: &Insn,
-    mask: u32,
-) {
+unsafe fn op_wide<O: Op>(w: &mut Warp, b: &mut Block, i: &Insn, mask: u32) {
     // SAFETY: the caller's promise.
-    unsafe { O::run::<SAN, COUNT>(w, b, i, mask) }
+    unsafe { O::run::<false, false>(w, b, i, mask) }
 }
 
 /// The function of an operation for a mode.
 pub(crate) fn dispatch<O: Op>(mode: Mode) -> Exec {
+    // Checks and counters cost more than wide vectors save here.
     #[cfg(target_arch = "x86_64")]
-    if mode.wide {
-        return match (mode.san, mode.count) {
-            (false, false) => op_wide::<O, false, false>,
-            (false, true) => op_wide::<O, false, true>,
-            (true, false) => op_wide::<O, true, false>,
-            (true, true) => op_wide::<O, true, true>,
-        };
+    if mode.wide && !mode.san && !mode.count {
+        return op_wide::<O>;
     }
     match (mode.san, mode.count) {
         (false, false) => op_base::<O, false, false>,

@@ -82,8 +82,8 @@ unsafe fn gather<A, T: Copy + Default>(
     out
 }
 
-/// Moves the elements of a load into their registers.
-#[inline(always)]
+/// Moves the elements of a load into their registers. Compiled once, not for every space and kind of launch.
+#[inline(never)]
 unsafe fn load_elements(w: &mut Warp, i: &Insn, mask: u32, pointers: &Pointers) {
     let bytes = i.width as usize;
     let (signed, wide) = (i.flags & SIGNED != 0, i.flags & WIDE != 0);
@@ -141,7 +141,7 @@ unsafe fn scatter<A, T: Copy>(
 }
 
 /// Moves the elements of a store out of their registers.
-#[inline(always)]
+#[inline(never)]
 unsafe fn store_elements(w: &mut Warp, i: &Insn, mask: u32, pointers: &Pointers) {
     let bytes = i.width as usize;
     for (k, slot) in i.ext.iter().enumerate() {

@@ -130,8 +130,22 @@ impl<E: Element + Packed, A: Accumulator + Packed, const K: usize> Op for Mma<E,
             return;
         }
         // SAFETY: the caller's promise.
-        unsafe { tile::<E, A, K, false>(w, i, mode) };
+        unsafe { tile_base::<E, A, K>(w, i, mode) };
     }
+}
+
+/// [`tile`] for any host. A function of its own, as [`tile_wide`].
+///
+/// # Safety
+/// As [`Op::run`].
+#[inline(never)]
+unsafe fn tile_base<E: Element + Packed, A: Accumulator + Packed, const K: usize>(
+    w: &mut Warp,
+    i: &Insn,
+    mode: TensorMode,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { tile::<E, A, K, false>(w, i, mode) }
 }
 
 /// [`tile`] as vector code. A function of its own, so that it is compiled once and not for every kind of launch.

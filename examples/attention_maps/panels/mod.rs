@@ -1,0 +1,93 @@
+//! The panels, one list. A new op adds its file here and its lines to [`PANELS`].
+
+mod gaussian;
+
+use super::shared::Failure;
+use super::shared::canvas::Canvas;
+use super::shared::photo::Photo;
+use super::shared::sheet::enlarge;
+use image::RgbImage;
+use macula::Device;
+
+/// A picture that this example writes.
+pub struct Panel {
+    pub file: &'static str,
+    /// What one sees, for the terminal.
+    pub shows: &'static str,
+    pub draw: fn(&Scene<'_>) -> Result<Canvas, Failure>,
+}
+
+/// Every panel, in the order in which they are drawn.
+pub const PANELS: &[Panel] = &[
+    Panel {
+        file: "overview.png",
+        shows: "one pixel's attention at growing radii, and the photo seen through it",
+        draw: gaussian::overview,
+    },
+    Panel {
+        file: "gaussian_maps.png",
+        shows: "attention maps of three pixels at four radii",
+        draw: gaussian::maps,
+    },
+    Panel { file: "gaussian_kernels.png", shows: "the five kernels compared", draw: gaussian::kernels },
+    Panel {
+        file: "gaussian_attended.png",
+        shows: "the op applied to the photo's colours",
+        draw: gaussian::attended,
+    },
+];
+
+/// What every panel is drawn from.
+pub struct Scene<'a> {
+    pub photo: &'a Photo,
+    pub device: &'a dyn Device,
+    pub queries: [Query; 3],
+    /// How many times pictures of cells are enlarged.
+    factor: u32,
+}
+
+/// A pixel whose attention is shown.
+pub struct Query {
+    pub name: &'static str,
+    pub yi: usize,
+    pub xi: usize,
+}
+
+/// Pictures smaller than this are enlarged.
+const CELL_SIDE_MIN: u32 = 320;
+
+impl<'a> Scene<'a> {
+    pub fn new(photo: &'a Photo, device: &'a dyn Device) -> Self {
+        let [y, x] = photo.size();
+        // As parts of the height and the width; the last one shows what a border does.
+        let places = [(0.38, 0.38), (0.82, 0.59), (0.03, 0.98)];
+        let names = if photo.is_bundled {
+            ["the eye", "the nose", "near a corner"]
+        } else {
+            ["upper left", "lower right", "near a corner"]
+        };
+        let at = |part: f64, size: usize| ((part * size as f64) as usize).min(size - 1);
+        let queries =
+            std::array::from_fn(|i| Query { name: names[i], yi: at(places[i].0, y), xi: at(places[i].1, x) });
+        Self { photo, device, queries, factor: CELL_SIDE_MIN.div_ceil(x.max(y) as u32) }
+    }
+
+    /// A picture of the photo's size as a cell shows it, with marks on it.
+    pub fn cell(&self, picture: &RgbImage, marks: &[&Query]) -> RgbImage {
+        let mut canvas = Canvas { image: enlarge(picture, self.factor) };
+        let place = |i: usize| (i as f32 + 0.5) * self.factor as f32 - 0.5;
+        marks.iter().for_each(|q| canvas.marker([place(q.xi), place(q.yi)]));
+        canvas.image
+    }
+
+    /// As [`Scene::cell`], `width` wide.
+    pub fn small_cell(&self, picture: &RgbImage, marks: &[&Query], width: u32) -> RgbImage {
+        let (full_width, full_height) = picture.dimensions();
+        let height = (full_height * width).div_ceil(full_width).max(1);
+        let filter = image::imageops::FilterType::CatmullRom;
+        let mut canvas = Canvas { image: image::imageops::resize(picture, width, height, filter) };
+        let place = |i: usize| (i as f32 + 0.5) * width as f32 / full_width as f32 - 0.5;
+        marks.iter().for_each(|q| canvas.marker([place(q.xi), place(q.yi)]));
+        canvas.image
+    }
+}
