@@ -132,9 +132,9 @@ fn parameters_can_be_packed_or_listed_but_must_be_there() {
     };
     let mut bytes = packed.len();
     let mut extra = [
-        1 as *mut c_void,
+        std::ptr::without_provenance_mut(1),
         packed.as_mut_ptr().cast(),
-        2 as *mut c_void,
+        std::ptr::without_provenance_mut(2),
         (&raw mut bytes).cast(),
         std::ptr::null_mut(),
     ];
