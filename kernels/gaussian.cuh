@@ -92,15 +92,33 @@ struct GaussianBwdSumParams {
 };
 static_assert(sizeof(GaussianBwdSumParams) == 64, "change src/ops/gaussian/params.rs together with this");
 
+// gaussian_fwd_plane_*: both passes with whole planes in shared memory.
+struct GaussianPlaneParams {
+  GaussianRadius radius;
+  void const* v;
+  void* o;
+  GaussianStrides v_at, o_at;      // line: y, axis: x
+  int32_t heads;
+  int32_t items, items_per_block;  // an item is a slice of the channels of one plane [y, x]; slices count fastest
+  int32_t slices;                  // of a plane
+  int32_t log2_units;              // units of 16 bytes of a slice
+  int32_t y, x, channels;
+  int32_t pitch, unit_stride;      // shared memory: units from row to row, and from one unit's plane to the next
+  int32_t item_bytes;              // shared memory of an item, its tables included
+  int32_t is_row;
+};
+static_assert(sizeof(GaussianPlaneParams) == 168, "change src/ops/gaussian/params.rs together with this");
+
 namespace gaussian {
 
 enum Kernel : int32_t { kGaussian = 0, kManhattan = 1 };
 enum Rounding : int32_t { kToF32 = 0, kToF16 = 1, kToBf16 = 2 };
 
-// A tap counts while its weight is at least 2^-40 of the centre's: what is left out is, for values within 2^16 of each
-// other, below the last bit of an f32 sum.
-constexpr float kReachGaussian = 7.4466f;    // sqrt(2 · 40 · ln 2), in radii
-constexpr float kReachManhattan = 27.7259f;  // 40 · ln 2
+// A tap counts while its weight is at least 2^-24 of the centre's, the last bit of an f32 sum (DROPPABLE in the reference).
+constexpr float kReachGaussian = 5.7682f;    // sqrt(2 · 24 · ln 2), in radii
+constexpr float kReachManhattan = 16.6356f;  // 24 · ln 2
+// Nearer taps always count: they cost next to nothing, and of a tiny radius they are all that its gradient has.
+constexpr int kReachLeast = 8;
 
 // ---- Weights of one head ------------------------------------------------------------------------------------------
 
@@ -133,12 +151,19 @@ __device__ __forceinline__ Head head_of(GaussianRadius const& r, int hi, int axi
   head.kernel = r.kernel;
   int const limit = min(r.reach, axis - 1);
   float const reach = head.sigma * (r.kernel == kManhattan ? kReachManhattan : kReachGaussian);
-  head.reach = reach < float(limit) ? int(fmaxf(reach, 0.f)) : limit;   // NaN: the whole axis, all of it NaN
+  // NaN: the whole axis, all of it NaN.
+  head.reach = reach < float(limit) ? min(max(int(fmaxf(reach, 0.f)), kReachLeast), limit) : limit;
   return head;
 }
 
 __device__ __forceinline__ float rounded_as(float w, int rounding) {
   return rounding == kToF16 ? prim::rounded<__half>(w) : rounding == kToBf16 ? prim::rounded<__nv_bfloat16>(w) : w;
+}
+
+// The power of two at or below (above) x: intermediates of 16 bits are scaled by it, exactly.
+__device__ __forceinline__ float power_of_two(float x, bool above) {
+  float const low = ldexpf(1.f, ilogbf(x));
+  return above && low < x ? 2.f * low : low;
 }
 
 // ---- Offsets ------------------------------------------------------------------------------------------------------

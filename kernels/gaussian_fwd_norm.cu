@@ -80,13 +80,6 @@ __device__ __forceinline__ Extremes normalisers(Head const& head, int rounding, 
   return extremes;
 }
 
-// The power of two at or below (above) x: intermediates are scaled by it, exactly.
-__device__ __forceinline__ float power_of_two(float x, bool above) {
-  int const e = ilogbf(x);
-  float const low = ldexpf(1.f, e);
-  return above && low < x ? 2.f * low : low;
-}
-
 __device__ __forceinline__ void norm(GaussianNormParams const& p) {
   Smem& smem = *prim::shared_memory<Smem>();
 

@@ -13,6 +13,7 @@
 mod lines;
 mod params;
 mod plan;
+mod planes;
 
 pub use crate::config::gaussian::{GaussianConfig, Kernel, Norm};
 pub use plan::{BackwardProblem, ForwardProblem};

@@ -144,3 +144,31 @@ impl Params for BwdSumParams {
     const POINTERS: &'static [usize] =
         &[offset_of!(Self, radius.sigma), offset_of!(Self, partials), offset_of!(Self, dsigma)];
 }
+
+/// Mirrors `GaussianPlaneParams`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct PlaneParams {
+    pub radius: Radius,
+    pub v: Ptr,
+    pub o: Ptr,
+    pub v_at: Strides,
+    pub o_at: Strides,
+    pub heads: i32,
+    pub items: i32,
+    pub items_per_block: i32,
+    pub slices: i32,
+    pub log2_units: i32,
+    pub y: i32,
+    pub x: i32,
+    pub channels: i32,
+    pub pitch: i32,
+    pub unit_stride: i32,
+    pub item_bytes: i32,
+    pub is_row: i32,
+}
+const _: () = assert!(size_of::<PlaneParams>() == 168, "change kernels/gaussian.cuh together with this");
+impl Params for PlaneParams {
+    const POINTERS: &'static [usize] =
+        &[offset_of!(Self, radius.sigma), offset_of!(Self, v), offset_of!(Self, o)];
+}

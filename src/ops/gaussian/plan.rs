@@ -2,6 +2,7 @@
 
 use super::lines::{self, Along};
 use super::params::{Radius, Strides};
+use super::planes;
 use crate::config::gaussian::{GaussianConfig, Kernel};
 use crate::kernel::find;
 use crate::plan::{Params, Ptr};
@@ -143,7 +144,7 @@ pub(super) fn grid(blocks: i128) -> Result<u32> {
     })
 }
 
-pub(super) fn forward(config: &GaussianConfig, problem: &ForwardProblem, _gpu: &Gpu) -> Result<Plan> {
+pub(super) fn forward(config: &GaussianConfig, problem: &ForwardProblem, gpu: &Gpu) -> Result<Plan> {
     check_kernel(config)?;
     check_plane("v", &problem.v)?;
     check_plane("o", &problem.o)?;
@@ -151,7 +152,10 @@ pub(super) fn forward(config: &GaussianConfig, problem: &ForwardProblem, _gpu: &
         return Ok(Plan::default());
     }
     let map = Map::new(problem.v.shape)?;
-    lines::forward(config, problem, &map)
+    match planes::Shared::new(&map, problem.dtype, gpu, planes::FORWARD) {
+        Some(shared) => planes::forward(config, problem, &map, &shared),
+        None => lines::forward(config, problem, &map),
+    }
 }
 
 pub(super) fn backward(config: &GaussianConfig, problem: &BackwardProblem, _gpu: &Gpu) -> Result<Plan> {
