@@ -22,6 +22,9 @@ pub(crate) struct Decoder<'a> {
     pub mode: Mode,
     /// Line of the instruction at hand.
     pub line: u32,
+    /// Names of the registers and variables, by number.
+    pub(super) reg_names: &'a [String],
+    pub(super) variable_names: Vec<String>,
     /// Register homes, by number.
     pub(super) homes: Vec<Home>,
     /// Addresses of symbols.
@@ -69,6 +72,35 @@ impl Decoder<'_> {
     /// An error at the instruction at hand.
     pub fn error(&self, spelling: impl Into<String>, problem: impl Into<String>) -> LoadError {
         LoadError::new(self.line, spelling, problem)
+    }
+
+    /// An operand as the text spells it.
+    pub fn show(&self, operand: &Operand) -> String {
+        let list =
+            |items: &[Operand]| items.iter().map(|item| self.show(item)).collect::<Vec<_>>().join(", ");
+        let offset = |n: i64| if n == 0 { String::new() } else { format!("{n:+}") };
+        let reg = |reg: Reg| self.reg_names.get(reg as usize).cloned().unwrap_or_default();
+        match operand {
+            Operand::Reg(r) => reg(*r),
+            Operand::Not(r) => format!("!{}", reg(*r)),
+            Operand::Variable(number, n) => {
+                let name = self.variable_names.get(*number as usize).cloned().unwrap_or_default();
+                format!("{name}{}", offset(*n))
+            }
+            Operand::Vector(items) => format!("{{{}}}", list(items)),
+            Operand::MemoryList(items) => format!("[{}]", list(items)),
+            Operand::List(items) => format!("({})", list(items)),
+            Operand::Memory(base, n) => format!("[{}{}]", self.show(base), offset(*n)),
+            Operand::Pair(a, b) => format!("{}|{}", self.show(a), self.show(b)),
+            Operand::Sink => "_".into(),
+            Operand::Int(value) => format!("{}", *value as i64),
+            Operand::F32(bits) => format!("0f{bits:08X}"),
+            Operand::F64(bits) => format!("0d{bits:016X}"),
+            Operand::Special(name) => format!("%{name}"),
+            Operand::Symbol(name, n) => format!("{name}{}", offset(*n)),
+            Operand::Label(_) => "a label".into(),
+            Operand::Table(_) => "a list of labels".into(),
+        }
     }
 
     /// Insists on a number of operands.
@@ -149,7 +181,7 @@ impl Decoder<'_> {
         let (slot, bits) = self.src_at_least(operand, ty)?;
         if bits != ty.bits() && !(bits < 32 && ty.bits() < 32) {
             let problem = format!("a register of {bits} bits where {} are wanted", ty.bits());
-            return Err(self.error(operand.to_string(), problem));
+            return Err(self.error(self.show(operand), problem));
         }
         Ok(slot)
     }
@@ -162,12 +194,12 @@ impl Decoder<'_> {
             Operand::Reg(reg) => {
                 let home = self.home(*reg);
                 if home.ty == Ty::Pred {
-                    return Err(self.error(operand.to_string(), "a predicate where a number is wanted"));
+                    return Err(self.error(self.show(operand), "a predicate where a number is wanted"));
                 }
                 if home.ty.bits() < ty.bits() {
                     let problem =
                         format!("a register of {} bits where {} are wanted", home.ty.bits(), ty.bits());
-                    return Err(self.error(operand.to_string(), problem));
+                    return Err(self.error(self.show(operand), problem));
                 }
                 Ok((home.slot, home.ty.bits()))
             }
@@ -192,7 +224,7 @@ impl Decoder<'_> {
                     None => Err(self.error(format!("%{name}"), "unknown register")),
                 }
             }
-            _ => Err(self.error(operand.to_string(), "not a source operand")),
+            _ => Err(self.error(self.show(operand), "not a source operand")),
         }
     }
 
@@ -211,7 +243,7 @@ impl Decoder<'_> {
             Operand::Variable(number, offset) => {
                 Ok(self.variables[*number as usize].wrapping_add(*offset as u64))
             }
-            _ => Err(self.error(operand.to_string(), "not an immediate of this type")),
+            _ => Err(self.error(self.show(operand), "not an immediate of this type")),
         }
     }
 
@@ -220,7 +252,7 @@ impl Decoder<'_> {
         let (slot, bits) = self.dst_at_least(operand, ty)?;
         if bits != ty.bits() && !(bits <= 32 && ty.bits() < 32) {
             let problem = format!("a register of {bits} bits where {} are written", ty.bits());
-            return Err(self.error(operand.to_string(), problem));
+            return Err(self.error(self.show(operand), problem));
         }
         Ok(slot)
     }
@@ -234,11 +266,11 @@ impl Decoder<'_> {
                 if home.ty == Ty::Pred || home.ty.bits() < ty.bits() {
                     let problem =
                         format!("a register of {} bits where {} are written", home.ty.bits(), ty.bits());
-                    return Err(self.error(operand.to_string(), problem));
+                    return Err(self.error(self.show(operand), problem));
                 }
                 Ok((home.slot, home.ty.bits()))
             }
-            _ => Err(self.error(operand.to_string(), "not a destination")),
+            _ => Err(self.error(self.show(operand), "not a destination")),
         }
     }
 
@@ -249,11 +281,11 @@ impl Decoder<'_> {
             Operand::Not(reg) => (*reg, 1),
             // Mask 0 is always true.
             Operand::Int(value) => return Ok((*value == 0) as PredSrc),
-            _ => return Err(self.error(operand.to_string(), "not a predicate")),
+            _ => return Err(self.error(self.show(operand), "not a predicate")),
         };
         let home = self.home(reg);
         if home.ty != Ty::Pred {
-            return Err(self.error(operand.to_string(), "not a predicate"));
+            return Err(self.error(self.show(operand), "not a predicate"));
         }
         Ok(home.slot * 2 + negated)
     }
@@ -263,7 +295,7 @@ impl Decoder<'_> {
         match operand {
             Operand::Sink => Ok(self.trash_pred),
             Operand::Reg(reg) if self.home(*reg).ty == Ty::Pred => Ok(self.home(*reg).slot),
-            _ => Err(self.error(operand.to_string(), "not a predicate register")),
+            _ => Err(self.error(self.show(operand), "not a predicate register")),
         }
     }
 
@@ -275,7 +307,7 @@ impl Decoder<'_> {
         };
         if elements.len() != wanted {
             let problem = format!("{wanted} elements are wanted, got {}", elements.len());
-            return Err(self.error(operand.to_string(), problem));
+            return Err(self.error(self.show(operand), problem));
         }
         Ok(elements)
     }
@@ -283,7 +315,7 @@ impl Decoder<'_> {
     /// Fills `a`, `imm` and `flags` from `[base+offset]`, for [`Warp::addresses`](crate::warp::Warp::addresses).
     pub fn address(&mut self, insn: &mut Insn, operand: &Operand) -> Result<(), LoadError> {
         let Operand::Memory(base, offset) = operand else {
-            return Err(self.error(operand.to_string(), "not an address"));
+            return Err(self.error(self.show(operand), "not an address"));
         };
         match &**base {
             Operand::Reg(reg) => {
@@ -293,7 +325,7 @@ impl Decoder<'_> {
                 match home.ty.bits() {
                     64 if home.ty != Ty::F64 => insn.flags |= ADDRESS_64,
                     32 if home.ty != Ty::F32 => {}
-                    _ => return Err(self.error(operand.to_string(), "not an address register")),
+                    _ => return Err(self.error(self.show(operand), "not an address register")),
                 }
             }
             other => {

@@ -45,6 +45,8 @@ pub(crate) fn decode_entry(
         cx: Decoder {
             mode,
             line: entry.line,
+            reg_names: &[],
+            variable_names: Vec::new(),
             homes: Vec::new(),
             symbols: &lookup,
             variables: Vec::new(),
@@ -198,7 +200,7 @@ struct Builder<'a> {
 /// An address and the space it is in.
 type Location = (u64, VarSpace);
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
     fn push(&mut self, insn: Insn, place: Place, text: Arc<str>) {
         self.code.push(insn);
         self.places.push(place);
@@ -219,7 +221,7 @@ impl Builder<'_> {
     /// Appends a function's instructions. Its parameters and return values are where the caller says.
     fn function(
         &mut self,
-        function: &Function,
+        function: &'a Function,
         params: &[Location],
         returns: &[Location],
     ) -> Result<(), LoadError> {
@@ -230,6 +232,11 @@ impl Builder<'_> {
             std::mem::replace(&mut self.cx.variables, frame.addresses),
             std::mem::replace(&mut self.cx.variable_spaces, frame.spaces),
             std::mem::replace(&mut self.cx.tables, function.tables.clone()),
+            std::mem::replace(&mut self.cx.reg_names, &function.reg_names),
+            std::mem::replace(
+                &mut self.cx.variable_names,
+                function.variables.iter().map(|variable| variable.name.clone()).collect(),
+            ),
         );
         // Where each statement's code begins, and which instructions are this function's own.
         let mut starts = Vec::with_capacity(function.body.len() + 1);
@@ -270,7 +277,8 @@ impl Builder<'_> {
                 patch(&mut insn.target)?;
             }
         }
-        (self.cx.homes, self.cx.variables, self.cx.variable_spaces, self.cx.tables) = outer;
+        let cx = &mut self.cx;
+        (cx.homes, cx.variables, cx.variable_spaces, cx.tables, cx.reg_names, cx.variable_names) = outer;
         debug_assert!(begin <= self.code.len());
         Ok(())
     }
@@ -365,7 +373,7 @@ impl Builder<'_> {
                     Operand::Variable(number, 0) => {
                         Ok((cx.variables[*number as usize], cx.variable_spaces[*number as usize]))
                     }
-                    other => Err(cx.error(other.to_string(), "only `.param` variables can be passed")),
+                    other => Err(cx.error(cx.show(other), "only `.param` variables can be passed")),
                 })
                 .collect()
         };

@@ -181,7 +181,7 @@ pub(crate) fn decode(cx: &mut Decoder<'_>, op: &mut Opcode, args: &[Operand]) ->
         insn.imm = match args.first() {
             None => 0,
             Some(Operand::Int(n)) => (*n).min(u32::MAX as u64) as i64,
-            Some(other) => return Err(cx.error(other.to_string(), "a constant is wanted")),
+            Some(other) => return Err(cx.error(cx.show(other), "a constant is wanted")),
         };
         return Ok(insn);
     }

@@ -400,7 +400,7 @@ fn same_width(
     this: bool,
 ) -> Result<(), LoadError> {
     match wide {
-        Some(other) if *other != this => Err(cx.error(element.to_string(), "elements of different widths")),
+        Some(other) if *other != this => Err(cx.error(cx.show(element), "elements of different widths")),
         _ => {
             *wide = Some(this);
             Ok(())

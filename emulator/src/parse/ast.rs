@@ -1,7 +1,5 @@
 //! What the parser makes.
 
-use std::fmt;
-
 /// Number of a register within its function; scopes are resolved.
 pub(crate) type Reg = u32;
 
@@ -40,52 +38,6 @@ pub(crate) enum Operand {
     Table(u32),
     /// `(a, b)` in a call.
     List(Vec<Operand>),
-}
-
-impl fmt::Display for Operand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |f: &mut fmt::Formatter<'_>, items: &[Operand]| {
-            for (k, item) in items.iter().enumerate() {
-                write!(f, "{}{item}", if k == 0 { "" } else { ", " })?;
-            }
-            Ok(())
-        };
-        let offset = |f: &mut fmt::Formatter<'_>, n: i64| if n == 0 { Ok(()) } else { write!(f, "{n:+}") };
-        match self {
-            Operand::Reg(reg) => write!(f, "register {reg}"),
-            Operand::Not(reg) => write!(f, "!register {reg}"),
-            Operand::Int(value) => write!(f, "{}", *value as i64),
-            Operand::F32(bits) => write!(f, "0f{bits:08X}"),
-            Operand::F64(bits) => write!(f, "0d{bits:016X}"),
-            Operand::Special(name) => write!(f, "%{name}"),
-            Operand::Symbol(name, n) => f.write_str(name).and_then(|()| offset(f, *n)),
-            Operand::Variable(number, n) => write!(f, "variable {number}").and_then(|()| offset(f, *n)),
-            Operand::Vector(items) => {
-                f.write_str("{")?;
-                list(f, items)?;
-                f.write_str("}")
-            }
-            Operand::Memory(base, n) => {
-                write!(f, "[{base}")?;
-                offset(f, *n)?;
-                f.write_str("]")
-            }
-            Operand::MemoryList(items) => {
-                f.write_str("[")?;
-                list(f, items)?;
-                f.write_str("]")
-            }
-            Operand::Pair(a, b) => write!(f, "{a}|{b}"),
-            Operand::Sink => f.write_str("_"),
-            Operand::Label(target) => write!(f, "instruction {target}"),
-            Operand::Table(number) => write!(f, "table {number}"),
-            Operand::List(items) => {
-                f.write_str("(")?;
-                list(f, items)?;
-                f.write_str(")")
-            }
-        }
-    }
 }
 
 /// Where a variable lives.

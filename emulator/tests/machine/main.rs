@@ -1,0 +1,15 @@
+//! Tests of the parser, the integer instructions, memory, warps, barriers and scheduling. Floating point is in
+//! `tests/numeric`.
+
+mod atomics;
+mod barriers;
+mod common;
+mod compare;
+mod copies;
+mod divergence;
+mod exchange;
+mod integer;
+mod memory;
+mod refusals;
+mod schedule;
+mod syntax;
