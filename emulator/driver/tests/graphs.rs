@@ -1,8 +1,11 @@
 //! Capture and graphs.
 
 use crate::common::{Setup, code, driver, shape};
-use cudarc::driver::sys::{self, CUgraphInstantiate_flags, CUresult, CUstreamCaptureMode};
-use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, DriverError, PushKernelArg};
+use cudarc::driver::sys::{
+    self, CUgraphInstantiate_flags, CUresult, CUstreamCaptureMode, CUstreamCaptureStatus,
+};
+use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, DriverError, PushKernelArg, result};
+use std::ffi::c_void;
 
 const THREAD: CUstreamCaptureMode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
 const FLAGS: CUgraphInstantiate_flags = CUgraphInstantiate_flags(0);
@@ -115,10 +118,36 @@ fn work_that_nobody_joins_is_an_error() {
 fn breaks(forbidden: impl FnOnce(&Setup) -> CUresult, wanted: CUresult) {
     let setup = setup();
     setup.stream.begin_capture(THREAD).unwrap();
+    let status = || setup.stream.capture_status().unwrap();
+    assert_eq!(status(), CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE);
     assert_eq!(forbidden(&setup), wanted);
+    assert_eq!(status(), CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_INVALIDATED);
+    // SAFETY: nothing is called.
+    let work = unsafe {
+        result::stream::launch_host_function(setup.stream.cu_stream(), never, std::ptr::null_mut())
+    };
+    assert_eq!(code(work), CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
     let end = code(setup.stream.end_capture(FLAGS));
     assert_eq!(end, CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
+    assert_eq!(status(), CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE);
     setup.stream.synchronize().unwrap();
+}
+
+unsafe extern "C" fn never(_: *mut c_void) {
+    unreachable!("a broken capture executes nothing");
+}
+
+#[test]
+fn an_impossible_launch_is_refused_when_it_is_captured() {
+    let Setup { stream, module, .. } = setup();
+    let kernel = module.load_function("rotate").unwrap();
+    let mut x = stream.alloc_zeros::<u32>(256).unwrap();
+    stream.begin_capture(THREAD).unwrap();
+    let mut launch = stream.launch_builder(&kernel);
+    launch.arg(&mut x);
+    // SAFETY: the argument is the kernel's.
+    assert_eq!(code(unsafe { launch.launch(shape(1, 257, 0)) }), CUresult::CUDA_ERROR_INVALID_VALUE);
+    stream.end_capture(FLAGS).unwrap();
 }
 
 #[test]

@@ -161,12 +161,16 @@ fn a_released_context_leaves_nothing_behind() {
         let setup = Setup::on(2);
         let x = setup.stream.alloc_zeros::<u8>(1000).unwrap();
         let leaked = x.leak();
+        let stream = result::stream::create(result::stream::StreamKind::Default).unwrap();
         assert_eq!(driver().used_bytes(2), 1000);
         drop(setup);
         assert_eq!(driver().used_bytes(2), 0);
         // SAFETY: the driver finds out that context and memory are gone.
         assert_eq!(code(unsafe { result::free_sync(leaked) }), CUresult::CUDA_ERROR_CONTEXT_IS_DESTROYED);
         let again = Setup::on(2);
+        again.context.bind_to_thread().unwrap();
+        // SAFETY: the driver finds out that the stream ended with its context.
+        assert_eq!(code(unsafe { result::stream::synchronize(stream) }), CUresult::CUDA_ERROR_INVALID_HANDLE);
         assert_eq!(again.stream.clone_dtoh(&again.stream.clone_htod(&[5u8]).unwrap()).unwrap(), [5]);
     });
 }
