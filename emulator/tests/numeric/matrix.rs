@@ -168,6 +168,15 @@ fn stmatrix_undoes_ldmatrix() {
 }
 
 #[test]
+fn stmatrix_needs_a_newer_device() {
+    let text = "stmatrix.sync.aligned.m8n8.x1.shared.b16 [%row], {%r0};";
+    for arch in [Arch::Sm80, Arch::Sm86] {
+        let stop = execute(quiet().arch(arch), "sm_90", text, swizzled()).expect_err("too old");
+        assert_eq!(stop.kind(), StopKind::BadOperand, "{stop}");
+    }
+}
+
+#[test]
 fn forms_that_do_not_exist_are_refused() {
     let registers = ".reg .b32 %r<4>; .reg .b32 %row;";
     for (text, reason) in [

@@ -32,9 +32,12 @@ fn element<const PACKED: usize>(word: u32, k: usize) -> u32 {
 /// Matrix A, 16 × K: register `q` holds the quadrant of rows `8 · (q % 2)` and columns from `q / 2` times a quadrant's
 /// width, in the *rows* pattern.
 #[inline(always)]
-pub(super) fn gather_a<const PACKED: usize, const K: usize>(registers: &[Words]) -> [[u32; K]; 16] {
+pub(super) fn gather_a<const PACKED: usize, const K: usize>(
+    register: impl Fn(usize) -> Words,
+) -> [[u32; K]; 16] {
     let mut tile = [[0; K]; 16];
-    for (q, words) in registers.iter().enumerate() {
+    for q in 0..K / (2 * PACKED) {
+        let words = register(q);
         let (top, left) = (q % 2 * GROUPS, q / 2 * PLACES * PACKED);
         for g in 0..GROUPS {
             for t in 0..PLACES {
@@ -49,9 +52,12 @@ pub(super) fn gather_a<const PACKED: usize, const K: usize>(registers: &[Words])
 
 /// Matrix B, K × 8: register `q` holds the rows from `q` times a quadrant's height, in the *columns* pattern.
 #[inline(always)]
-pub(super) fn gather_b<const PACKED: usize, const K: usize>(registers: &[Words]) -> [[u32; 8]; K] {
+pub(super) fn gather_b<const PACKED: usize, const K: usize>(
+    register: impl Fn(usize) -> Words,
+) -> [[u32; 8]; K] {
     let mut tile = [[0; 8]; K];
-    for (q, words) in registers.iter().enumerate() {
+    for q in 0..K / (4 * PACKED) {
+        let words = register(q);
         let top = q * PLACES * PACKED;
         for g in 0..GROUPS {
             for t in 0..PLACES {
@@ -67,11 +73,11 @@ pub(super) fn gather_b<const PACKED: usize, const K: usize>(registers: &[Words])
 /// Matrices C and D, 16 × 8: lane `l` has columns `2t` and `2t + 1` of rows `g` and `g + 8`; in 32-bit elements that are
 /// four registers, in 16-bit ones two.
 #[inline(always)]
-pub(super) fn gather_c<const PACKED: usize>(registers: &[Words]) -> [[u32; 8]; 16] {
+pub(super) fn gather_c<const PACKED: usize>(register: impl Fn(usize) -> Words) -> [[u32; 8]; 16] {
     let mut tile = [[0; 8]; 16];
     for half in 0..2 {
         for parity in 0..2 {
-            let words = &registers[if PACKED == 2 { half } else { 2 * half + parity }];
+            let words = register(if PACKED == 2 { half } else { 2 * half + parity });
             for g in 0..GROUPS {
                 for t in 0..PLACES {
                     // Column 2t + parity.
@@ -165,12 +171,16 @@ mod tests {
         (0..registers).map(|q| std::array::from_fn(|l| word(l, q))).collect()
     }
 
+    fn of(registers: &[Words]) -> impl Fn(usize) -> Words + '_ {
+        |q| registers[q]
+    }
+
     #[test]
     fn a_and_b_of_16_bits() {
-        let a = gather_a::<2, 16>(&numbered::<2>(4));
-        let a_short = gather_a::<2, 8>(&numbered::<2>(2));
-        let b = gather_b::<2, 16>(&numbered::<2>(2));
-        let b_short = gather_b::<2, 8>(&numbered::<2>(1));
+        let a = gather_a::<2, 16>(of(&numbered::<2>(4)));
+        let a_short = gather_a::<2, 8>(of(&numbered::<2>(2)));
+        let b = gather_b::<2, 16>(of(&numbered::<2>(2)));
+        let b_short = gather_b::<2, 8>(of(&numbered::<2>(1)));
         for (lane, l) in LANES_SHOWN.into_iter().enumerate() {
             for (e, (row, column)) in A_K16[lane].into_iter().enumerate() {
                 assert_eq!(a[row][column], (100 * l + e) as u32, "A {row} {column}");
@@ -190,10 +200,10 @@ mod tests {
 
     #[test]
     fn a_and_b_of_tf32() {
-        let a = gather_a::<1, 8>(&numbered::<1>(4));
-        let a_short = gather_a::<1, 4>(&numbered::<1>(2));
-        let b = gather_b::<1, 8>(&numbered::<1>(2));
-        let b_short = gather_b::<1, 4>(&numbered::<1>(1));
+        let a = gather_a::<1, 8>(of(&numbered::<1>(4)));
+        let a_short = gather_a::<1, 4>(of(&numbered::<1>(2)));
+        let b = gather_b::<1, 8>(of(&numbered::<1>(2)));
+        let b_short = gather_b::<1, 4>(of(&numbered::<1>(1)));
         for (lane, l) in LANES_SHOWN.into_iter().enumerate() {
             for (e, (row, column)) in A_TF32[lane].into_iter().enumerate() {
                 assert_eq!(a[row][column], (100 * l + e) as u32, "A {row} {column}");
@@ -214,7 +224,7 @@ mod tests {
     fn accumulators_both_ways() {
         let wide = numbered::<1>(4);
         let narrow = numbered::<2>(2);
-        let (of_wide, of_narrow) = (gather_c::<1>(&wide), gather_c::<2>(&narrow));
+        let (of_wide, of_narrow) = (gather_c::<1>(of(&wide)), gather_c::<2>(of(&narrow)));
         for (lane, l) in LANES_SHOWN.into_iter().enumerate() {
             for (e, (row, column)) in C[lane].into_iter().enumerate() {
                 assert_eq!(of_wide[row][position(column)], (100 * l + e) as u32, "{row} {column}");

@@ -176,27 +176,22 @@ unsafe fn tile<E: Element + Packed, A: Accumulator + Packed, const K: usize, con
     let (d_slots, slots) = i.ext.split_at(registers.c);
     let (a_slots, slots) = slots.split_at(registers.a);
     let (b_slots, c_slots) = slots.split_at(registers.b);
-    let load = |slots: &[u32]| {
-        let mut words = [[0; LANES]; 4];
-        for (words, &slot) in words.iter_mut().zip(slots) {
-            // SAFETY: the decoder's slots.
-            *words = unsafe { w.get::<u32>(slot) };
-        }
-        words
-    };
+    // SAFETY: the decoder's slots.
+    let (of_a, of_b, of_c) =
+        unsafe { (|q: usize| w.get(a_slots[q]), |q: usize| w.get(b_slots[q]), |q: usize| w.get(c_slots[q])) };
     let (a, b) = if E::PACKED == 2 {
-        (gather_a::<2, K>(&load(a_slots)[..registers.a]), gather_b::<2, K>(&load(b_slots)[..registers.b]))
+        (gather_a::<2, K>(of_a), gather_b::<2, K>(of_b))
     } else {
-        (gather_a::<1, K>(&load(a_slots)[..registers.a]), gather_b::<1, K>(&load(b_slots)[..registers.b]))
+        (gather_a::<1, K>(of_a), gather_b::<1, K>(of_b))
     };
-    let mut words: [Words; 4] = load(c_slots);
-    let mut c = if A::PACKED == 2 { gather_c::<2>(&words[..2]) } else { gather_c::<1>(&words) };
+    let mut c = if A::PACKED == 2 { gather_c::<2>(of_c) } else { gather_c::<1>(of_c) };
     match () {
         // SAFETY: `WIDE` says that the host has the features.
         #[cfg(target_arch = "x86_64")]
         () if WIDE => unsafe { multiply_avx2::<E, A, K>(mode, &a, &b, &mut c) },
         () => multiply::<E, A, K>(mode, &a, &b, &mut c),
     }
+    let mut words: [Words; 4] = [[0; LANES]; 4];
     if A::PACKED == 2 {
         scatter_c::<2>(&c, &mut words[..2]);
     } else {
