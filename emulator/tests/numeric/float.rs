@@ -3,19 +3,23 @@
 use crate::harness::{pairs, run, triples};
 use crate::oracle::{MODES, bits32, f32_values, flushed, same_f32, same_f64, to_f32};
 
-/// A sum of two f64 if it is exact.
-fn exact_sum(a: f64, b: f64) -> Option<f64> {
+/// A sum, rounded to f32 once, with IEEE 754's sign of an exact zero; not for `.rn`.
+fn rounded_sum(a: f64, b: f64, mode: &str) -> f32 {
     let sum = a + b;
     let b_part = sum - a;
     let lost = (a - (sum - b_part)) + (b - b_part);
-    (lost == 0.0 || !sum.is_finite()).then_some(sum)
-}
-
-/// A sum's f32, with IEEE 754's sign of an exact zero.
-fn rounded_sum(a: f64, b: f64, mode: &str) -> Option<f32> {
-    let sum = exact_sum(a, b)?;
     let like_zeros = a == 0.0 && a.to_bits() == b.to_bits();
-    Some(if sum == 0.0 && mode == "rm" && !like_zeros { -0.0 } else { to_f32(sum, mode) })
+    if sum == 0.0 && mode == "rm" && !like_zeros {
+        return -0.0;
+    }
+    // Between two f32 it does not matter what f64 lost; at an f32 only the side does.
+    let at_f32 = f64::from(sum as f32) == sum;
+    match lost {
+        _ if !at_f32 => to_f32(sum, mode),
+        l if l > 0.0 => to_f32(sum.next_up(), mode),
+        l if l < 0.0 => to_f32(sum.next_down(), mode),
+        _ => to_f32(sum, mode),
+    }
 }
 
 fn at(values: &[u64], row: usize) -> f32 {
@@ -33,25 +37,21 @@ fn add_sub_mul_f32_in_every_mode() {
             for op in ["add", "sub", "mul"] {
                 let text = format!("{op}.{mode}{ftz}.f32 %d, %a, %b;");
                 let got = run(&text, &[("f32", &a), ("f32", &b)], "f32");
-                let mut checked = 0;
                 for row in 0..a.len() {
                     let (x, y) = (operand(at(&a, row)), operand(at(&b, row)));
                     let want = match (op, mode) {
-                        ("add", "rn") => Some((x + y) as f32),
-                        ("sub", "rn") => Some((x - y) as f32),
+                        ("add", "rn") => (x + y) as f32,
+                        ("sub", "rn") => (x - y) as f32,
                         ("add", _) => rounded_sum(x, y, mode),
                         ("sub", _) => rounded_sum(x, -y, mode),
-                        _ => Some(to_f32(x * y, mode)),
+                        _ => to_f32(x * y, mode),
                     };
-                    let Some(want) = want else { continue };
-                    checked += 1;
                     assert!(
                         same_f32(got[row], result(want)),
                         "{text} {x:e} {y:e}: {:#x}, want {want:e}",
                         got[row]
                     );
                 }
-                assert!(checked > a.len() / 3, "{text}: {checked} rows of {}", a.len());
             }
         }
     }
@@ -83,17 +83,12 @@ fn fma_f32_in_every_mode() {
     for mode in MODES {
         let text = format!("fma.{mode}.f32 %d, %a, %b, %c;");
         let got = run(&text, &[("f32", &a), ("f32", &b), ("f32", &c)], "f32");
-        let mut checked = 0;
         for row in 0..a.len() {
             let (x, y, z) = (at(&a, row), at(&b, row), at(&c, row));
             let product = f64::from(x) * f64::from(y);
-            let want =
-                if mode == "rn" { Some(x.mul_add(y, z)) } else { rounded_sum(product, z.into(), mode) };
-            let Some(want) = want else { continue };
-            checked += 1;
+            let want = if mode == "rn" { x.mul_add(y, z) } else { rounded_sum(product, z.into(), mode) };
             assert!(same_f32(got[row], want), "{text} {x:e} {y:e} {z:e}: {:#x}, want {want:e}", got[row]);
         }
-        assert!(checked > a.len() / 4, "{text}: {checked} rows of {}", a.len());
     }
 }
 
