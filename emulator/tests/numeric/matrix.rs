@@ -14,7 +14,7 @@ fn execute(
     target: &str,
     text: &str,
     offsets: [u32; 32],
-) -> Result<(Vec<[u32; 4]>, Vec<u16>), ptx_emulator::Stop> {
+) -> Result<(Vec<[u32; 4]>, Vec<u16>), Box<ptx_emulator::Stop>> {
     let ptx = format!(
         ".version 8.0\n.target {target}\n.address_size 64\n\
          .visible .entry k(.param .u64 k_in, .param .u64 k_out)\n{{\n\
