@@ -31,6 +31,9 @@ const EXPECTED: &[(&str, &[(Op, usize)])] = &[
     ("gaussian_fwd_line_f16", &[(Op::Hmma, 8), (Op::Ldsm, 1), (Op::Ldg128, 1), (Op::Stg128, 1)]),
     ("gaussian_fwd_line_bf16", &[(Op::Hmma, 8), (Op::Ldsm, 1), (Op::Ldg128, 1), (Op::Stg128, 1)]),
     ("gaussian_fwd_line_f32", &[(Op::Ldg128, 1), (Op::Stg128, 1)]),
+    ("gaussian_fwd_plane_f16", &[(Op::Hmma, 8), (Op::Ldsm, 4), (Op::Ldgsts, 1), (Op::Stg128, 1)]),
+    ("gaussian_fwd_plane_bf16", &[(Op::Hmma, 8), (Op::Ldsm, 4), (Op::Ldgsts, 1), (Op::Stg128, 1)]),
+    ("gaussian_fwd_plane_f32", &[(Op::Ldgsts, 1), (Op::Stg128, 1)]),
     ("gaussian_bwd_col", &[(Op::Ldg128, 1)]),
     ("gaussian_bwd_row", &[(Op::Stg128, 1)]),
 ];
