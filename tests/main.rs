@@ -2,6 +2,7 @@
 
 mod common;
 
+mod axial;
 mod bar;
 mod content;
 mod fixtures;
