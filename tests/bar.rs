@@ -2,38 +2,13 @@
 
 mod twin;
 
-use crate::common::{check, numbers, random};
+use crate::common::gaussian::truth;
+use crate::common::random;
 use half::{bf16, f16};
 use macula::Element;
 use macula::gaussian::{GaussianConfig, Kernel, Norm};
-use macula::reference::{Bar, Num, gaussian};
-use twin::{Bug, Order, Result3, Twin};
-
-/// The truth of a case: o, dv, dsigma; separable kernels in two passes, as the kernels do it.
-fn truth<T: Element>(
-    config: &GaussianConfig,
-    shape: [usize; 5],
-    v: &[T],
-    sigma: &[f32],
-    d_o: &[T],
-) -> [Vec<Bar<T>>; 3] {
-    let (v, sigma, d_o) = (numbers(v), numbers(sigma), numbers(d_o));
-    let (o, grads) = if config.kernel.is_separable() {
-        let o = gaussian::forward_separable(config, shape, &v, &sigma);
-        (o, gaussian::backward_separable(config, shape, &v, &sigma, &d_o))
-    } else {
-        let o = gaussian::forward(config, shape, &v, &sigma);
-        (o, gaussian::backward(config, shape, &v, &sigma, &d_o))
-    };
-    [o, grads.dv, grads.dsigma]
-}
-
-/// The first complaint about any of the three results.
-fn judge<T: Element>(truth: &[Vec<Bar<T>>; 3], got: &Result3<T>) -> Result<(), String> {
-    check("o", &truth[0], &got.o)?;
-    check("dv", &truth[1], &got.dv)?;
-    check("dsigma", &truth[2], &got.dsigma)
-}
+use macula::reference::{Bar, Num};
+use twin::{Bug, Order, Twin};
 
 fn honest<T: Element>() {
     let plain = GaussianConfig::default();
@@ -59,7 +34,7 @@ fn honest<T: Element>() {
             let truth = truth(&config, shape, &v, &sigma, &d_o);
             for order in [Order::FirstToLast, Order::LastToFirst, Order::Lanes] {
                 let got = Twin { order, bug: Bug::None }.run(&config, shape, &v, &sigma, &d_o);
-                judge(&truth, &got).unwrap_or_else(|e| panic!("{} {name}, {order:?}: {e}", T::DTYPE));
+                truth.judge(&got).unwrap_or_else(|e| panic!("{} {name}, {order:?}: {e}", T::DTYPE));
             }
         }
     }
@@ -79,7 +54,7 @@ fn planted<T: Element>(config: GaussianConfig, unseen: &[Bug]) {
     let truth = truth(&config, shape, &v, &sigma, &d_o);
     for bug in Bug::ALL {
         let got = Twin { order: Order::Lanes, bug }.run(&config, shape, &v, &sigma, &d_o);
-        let is_seen = judge(&truth, &got).is_err();
+        let is_seen = truth.judge(&got).is_err();
         let should = bug != Bug::None && !unseen.contains(&bug);
         assert_eq!(is_seen, should, "{} {}: {bug:?}", T::DTYPE, config.kernel.name());
     }

@@ -1,7 +1,8 @@
-//! The reference against cases that an independent float64 implementation computed.
+//! The reference and the CPU device against cases that an independent float64 implementation computed.
 
-use crate::common::fixture::{Fixture, gaussian_config};
+use crate::common::fixture::{Fixture, gaussian_config, run};
 use macula::reference::gaussian;
+use macula::{Cpu, Device};
 use std::path::Path;
 
 /// Loads every fixture of an op; a folder with too few of them is a mistake too.
@@ -10,6 +11,17 @@ fn fixtures(beginning: &str, count: usize) -> Vec<Fixture> {
     let paths = Fixture::paths(&folder, beginning).unwrap();
     assert_eq!(paths.len(), count, "fixtures {beginning}*");
     paths.iter().map(|path| Fixture::load(path).unwrap()).collect()
+}
+
+fn gaussian_on(device: &dyn Device) {
+    for fixture in fixtures("radius_attn__", 24) {
+        run(device, &fixture).unwrap();
+    }
+}
+
+#[test]
+fn gaussian_on_cpu() {
+    gaussian_on(&Cpu::new());
 }
 
 /// In f64 the reference is right to far more digits than the rule of the fixtures asks for. Results that the file holds

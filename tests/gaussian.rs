@@ -1,4 +1,5 @@
 //! The op `gaussian`.
 
+mod cpu;
 mod map;
 mod reference;

@@ -4,7 +4,9 @@ pub(crate) mod axial;
 pub(crate) mod content;
 pub(crate) mod gaussian;
 pub(crate) mod local;
+mod lanes;
 mod math;
+mod memory;
 mod plane;
 
 /// Runs loops with the widest vectors that this machine has.

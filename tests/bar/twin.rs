@@ -1,5 +1,6 @@
 //! The op `gaussian` in honest f32, in orders of summation that differ from the reference's, with bugs on request.
 
+use crate::common::gaussian::Results;
 use macula::gaussian::{GaussianConfig, Kernel, Norm};
 use macula::{DType, Element};
 
@@ -40,12 +41,6 @@ impl Bug {
         Bug::MeanForgotten,
         Bug::HalfWeights,
     ];
-}
-
-pub struct Result3<T> {
-    pub o: Vec<T>,
-    pub dv: Vec<T>,
-    pub dsigma: Vec<f32>,
 }
 
 pub struct Twin {
@@ -103,7 +98,7 @@ impl Twin {
         v: &[T],
         sigma: &[f32],
         d_o: &[T],
-    ) -> Result3<T> {
+    ) -> Results<T, f32> {
         let n = y * x;
         let round = |x: f32| T::from_f32(x).to_f32();
         let (mut o, mut dv, mut dsigma) = (Vec::new(), Vec::new(), vec![0f32; h]);
@@ -152,6 +147,6 @@ impl Twin {
             Bug::LastRowNotWritten => dv[last + 1 - x * d..].fill(T::from_f32(0.0)),
             _ => {}
         }
-        Result3 { o, dv, dsigma }
+        Results { o, dv, dsigma }
     }
 }

@@ -1,0 +1,11 @@
+//! Benches on the CPU device. Every case is checked before it is timed.
+//!
+//! `cargo bench -p macula --bench main -- gaussian` runs those of one op.
+
+mod gaussian;
+
+fn main() {
+    let mut criterion = criterion::Criterion::default().configure_from_args();
+    gaussian::bench(&mut criterion);
+    criterion.final_summary();
+}
