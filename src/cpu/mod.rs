@@ -3,8 +3,8 @@
 pub(crate) mod axial;
 pub(crate) mod content;
 pub(crate) mod gaussian;
-pub(crate) mod local;
 mod lanes;
+pub(crate) mod local;
 mod math;
 mod memory;
 mod plane;

@@ -1,7 +1,6 @@
 //! Tensors in memory of any layout, between guard bands.
 
 use crate::common::uniform;
-use bytemuck::Zeroable;
 use macula::{Element, Layout, View, ViewMut};
 
 /// Elements before and after a tensor that nothing may touch.
@@ -66,6 +65,16 @@ impl<T: Element, const R: usize> Memory<T, R> {
 
     pub fn view_mut(&mut self) -> ViewMut<'_, T, R> {
         ViewMut::new(&mut self.data, self.layout).unwrap()
+    }
+
+    /// All of the memory, guards and gaps included.
+    pub fn all(&self) -> &[T] {
+        &self.data
+    }
+
+    /// All of the memory, guards and gaps included.
+    pub fn all_mut(&mut self) -> &mut [T] {
+        &mut self.data
     }
 
     /// The elements, in the order of indices.
