@@ -2,9 +2,7 @@
 
 mod common;
 
-mod axial;
 mod bar;
-mod conformance;
 mod content;
 mod fixtures;
 mod gaussian;

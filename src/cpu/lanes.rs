@@ -32,14 +32,18 @@ impl WithSimd for Sums<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         for (block, out) in self.blocks.iter().zip(self.out.chunks_mut(SUMS)) {
             let input = &self.input[block.first..][..block.weights.len()];
-            let mut sums = [[0.0; LANES]; SUMS];
-            for (input, weights) in input.iter().zip(&block.weights) {
-                accumulate::<S>(&mut sums, input, *weights);
+            for part in 0..parts::<S>() {
+                let mut sums = [[simd.splat_f32s(0.0); 2]; SUMS];
+                for (input, weights) in input.iter().zip(&block.weights) {
+                    accumulate(simd, &mut sums, pair::<S>(input, part), *weights);
+                }
+                for (sum, out) in sums.into_iter().zip(out.iter_mut()) {
+                    *pair_mut::<S>(out, part) = sum;
+                }
             }
-            out.copy_from_slice(&sums[..out.len()]);
         }
     }
 }
@@ -64,52 +68,81 @@ impl Taps {
     }
 }
 
-/// Adds to every vector of `out` the weighted sum of the vectors of `input` around the same place.
+/// Every vector of `out` becomes the weighted sum of the vectors of `input` around the same place.
 pub(crate) fn convolve(input: &[Lanes], taps: &Taps, out: &mut [Lanes]) {
-    Arch::new().dispatch(Convolve { input, taps, out });
+    Arch::new().dispatch(Convolve { input, taps, out, adds: false });
+}
+
+/// [`convolve`], added to what is there.
+pub(crate) fn add_convolved(input: &[Lanes], taps: &Taps, out: &mut [Lanes]) {
+    Arch::new().dispatch(Convolve { input, taps, out, adds: true });
 }
 
 struct Convolve<'a> {
     input: &'a [Lanes],
     taps: &'a Taps,
     out: &'a mut [Lanes],
+    adds: bool,
 }
 
 impl WithSimd for Convolve<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let Taps { reach, padded } = self.taps;
         for (block, out) in self.out.chunks_mut(SUMS).enumerate() {
             let here = block * SUMS;
             let first = here.saturating_sub(*reach);
             let last = (here + SUMS + reach).min(self.input.len());
-            // `padded` begins at the first vector that could count, were the input long enough; the last sum is nearest.
-            let weights = padded[first + reach - here..].windows(SUMS);
-            let mut sums = [[0.0; LANES]; SUMS];
-            for (sum, out) in sums.iter_mut().rev().zip(out.iter()) {
-                *sum = *out;
-            }
-            for (input, weights) in self.input[first..last].iter().zip(weights) {
-                accumulate::<S>(&mut sums, input, [weights[0], weights[1], weights[2], weights[3]]);
-            }
-            for (sum, out) in sums.iter().rev().zip(out.iter_mut()) {
-                *out = *sum;
+            let input = &self.input[first..last];
+            // `padded` begins with what the vector at here − reach weighs; the sums' weights in it run backwards.
+            let padded = &padded[first + reach - here..];
+            for part in 0..parts::<S>() {
+                let mut sums = [[simd.splat_f32s(0.0); 2]; SUMS];
+                if self.adds {
+                    for (sum, out) in sums.iter_mut().rev().zip(out.iter_mut()) {
+                        *sum = *pair_mut::<S>(out, part);
+                    }
+                }
+                for (input, weights) in input.iter().zip(padded.windows(SUMS)) {
+                    let weights = [weights[0], weights[1], weights[2], weights[3]];
+                    accumulate(simd, &mut sums, pair::<S>(input, part), weights);
+                }
+                for (sum, out) in sums.into_iter().rev().zip(out.iter_mut()) {
+                    *pair_mut::<S>(out, part) = sum;
+                }
             }
         }
     }
 }
 
-/// Adds a vector, weighted, to each sum.
+/// How many pairs of registers sixteen lanes are.
 #[inline(always)]
-fn accumulate<S: Simd>(sums: &mut [Lanes; SUMS], input: &Lanes, weights: [f32; SUMS]) {
-    // Where there is no such instruction, a fused multiply-add is a slow function.
-    let is_fused = S::F32_LANES > 1 && cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+fn parts<S: Simd>() -> usize {
+    LANES / (2 * S::F32_LANES)
+}
+
+/// One of them.
+#[inline(always)]
+fn pair<S: Simd>(lanes: &Lanes, part: usize) -> &[S::f32s; 2] {
+    &S::as_simd_f32s(lanes).0.as_chunks().0[part]
+}
+
+/// One of them, to write.
+#[inline(always)]
+fn pair_mut<S: Simd>(lanes: &mut Lanes, part: usize) -> &mut [S::f32s; 2] {
+    &mut S::as_mut_simd_f32s(lanes).0.as_chunks_mut().0[part]
+}
+
+/// Adds a pair of registers, weighted, to each sum.
+#[inline(always)]
+fn accumulate<S: Simd>(simd: S, sums: &mut [[S::f32s; 2]; SUMS], input: &[S::f32s; 2], weights: [f32; SUMS]) {
     for (sum, weight) in sums.iter_mut().zip(weights) {
-        for (sum, x) in sum.iter_mut().zip(input) {
-            *sum = if is_fused { x.mul_add(weight, *sum) } else { *sum + x * weight };
-        }
+        let weight = simd.splat_f32s(weight);
+        // Fused where the machine fuses.
+        sum[0] = simd.mul_add_e_f32s(input[0], weight, sum[0]);
+        sum[1] = simd.mul_add_e_f32s(input[1], weight, sum[1]);
     }
 }
 
@@ -159,11 +192,12 @@ mod tests {
     #[test]
     fn convolve_adds_what_is_near() {
         for (count, reach) in [(1, 0), (1, 5), (3, 1), (4, 2), (9, 3), (13, 40)] {
-            let (input, mut out) = (vectors(count), vectors(count));
+            let (input, mut out) = (vectors(count), vec![[f32::NAN; LANES]; count]);
+            convolve(&vectors(count), &Taps::new([1.0]), &mut out);
             let before = out.clone();
             let weight =
                 |distance: usize| if distance <= reach { (reach + 2 - distance) as f32 } else { 0.0 };
-            convolve(&input, &Taps::new((0..=reach).map(weight)), &mut out);
+            add_convolved(&input, &Taps::new((0..=reach).map(weight)), &mut out);
             for (i, lane) in (0..count).flat_map(|i| (0..LANES).map(move |lane| (i, lane))) {
                 let sum: f32 = (0..count).map(|j| weight(i.abs_diff(j)) * input[j][lane]).sum();
                 assert_eq!(out[i][lane], before[i][lane] + sum, "{count} vectors, reach {reach}, sum {i}");

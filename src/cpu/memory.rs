@@ -1,5 +1,6 @@
 //! Host memory in any layout: outputs cut into pieces that threads may write, and runs of elements read and written as f32.
 
+use super::lanes::Lanes;
 use crate::tensor::{HostView, HostViewMut};
 use crate::{DType, Element};
 use half::slice::HalfFloatSliceExt;
@@ -83,10 +84,19 @@ pub(crate) fn write<T: Element>(data: &mut [T], at: usize, stride: isize, from: 
     }
 }
 
+/// Copies; whole vectors without a call.
+#[inline(always)]
+fn copy(from: &[f32], to: &mut [f32]) {
+    match (<&Lanes>::try_from(from), <&mut Lanes>::try_from(&mut *to)) {
+        (Ok(from), Ok(to)) => *to = *from,
+        _ => to.copy_from_slice(from),
+    }
+}
+
 #[inline]
 fn widen<T: Element>(from: &[T], to: &mut [f32]) {
     match T::DTYPE {
-        DType::F32 => to.copy_from_slice(bytemuck::cast_slice(from)),
+        DType::F32 => copy(bytemuck::cast_slice(from), to),
         DType::F16 => bytemuck::cast_slice::<T, f16>(from).convert_to_f32_slice(to),
         DType::Bf16 => {
             for (x, bits) in to.iter_mut().zip(bytemuck::cast_slice::<T, u16>(from)) {
@@ -99,7 +109,7 @@ fn widen<T: Element>(from: &[T], to: &mut [f32]) {
 #[inline]
 fn narrow<T: Element>(from: &[f32], to: &mut [T]) {
     match T::DTYPE {
-        DType::F32 => to.copy_from_slice(bytemuck::cast_slice(from)),
+        DType::F32 => copy(from, bytemuck::cast_slice_mut(to)),
         DType::F16 => bytemuck::cast_slice_mut::<T, f16>(to).convert_from_f32_slice(from),
         DType::Bf16 => bytemuck::cast_slice_mut::<T, bf16>(to).convert_from_f32_slice(from),
     }

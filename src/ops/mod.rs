@@ -1,6 +1,5 @@
 //! The ops: settings checked once, shapes checked per call, cost, and plans. No device code.
 
-pub mod axial;
 pub mod content;
 pub mod gaussian;
 pub mod local;

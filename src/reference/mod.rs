@@ -10,7 +10,6 @@
 mod bar;
 mod num;
 
-pub mod axial;
 pub mod content;
 pub mod gaussian;
 pub mod local;

@@ -291,16 +291,15 @@ impl<'a> Builder<'a> {
         returns: &[Location],
     ) -> Result<Frame, LoadError> {
         let mut homes = Vec::with_capacity(function.regs.len());
-        let rows = super::registers::assign(function);
-        for (ty, first) in function.regs.iter().zip(&rows.first) {
+        for ty in &function.regs {
             if *ty == Ty::Pred {
                 homes.push(Home { ty: *ty, slot: self.preds });
                 self.preds += 1;
             } else {
-                homes.push(Home { ty: *ty, slot: self.cx.rows + first });
+                homes.push(Home { ty: *ty, slot: self.cx.rows });
+                self.cx.rows += ty.rows();
             }
         }
-        self.cx.rows += rows.count;
         let mut frame = Frame { homes, addresses: Vec::new(), spaces: Vec::new() };
         for (number, variable) in function.variables.iter().enumerate() {
             let number = number as u32;

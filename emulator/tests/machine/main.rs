@@ -10,7 +10,6 @@ mod divergence;
 mod exchange;
 mod integer;
 mod memory;
-mod random;
 mod refusals;
 mod schedule;
 mod syntax;

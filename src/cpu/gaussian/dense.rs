@@ -9,7 +9,7 @@
 //! where ∗ sums over both axes, row by row, and mean is the mean pull of a query's keys.
 
 use super::Method;
-use super::tile::{Output, Tile, resize};
+use super::tile::{Output, Tile, zeros};
 use super::weights::{last_distance, normalisers, reach, weight};
 use crate::Element;
 use crate::config::gaussian::GaussianConfig;
@@ -50,7 +50,7 @@ impl Dense {
         for (yi, sums) in tile.rows().zip(sums.chunks_exact_mut(from.len())) {
             if let Some(taps) = taps.get(yi.abs_diff(row)) {
                 for (from, sums) in from.chunks_exact(x).zip(sums.chunks_exact_mut(x)) {
-                    lanes::convolve(from, taps, sums);
+                    lanes::add_convolved(from, taps, sums);
                 }
             }
         }
@@ -109,9 +109,9 @@ impl Method for Dense {
     ) {
         let x = self.size[1];
         let Scratch { row, sums, .. } = scratch;
-        resize(sums, tile.rows().len() * tile.row(0).groups() * x);
+        zeros(sums, tile.rows().len() * tile.row(0).groups() * x);
         for yi in self.rows(tile) {
-            tile.row(yi).load(v, row);
+            tile.row(yi).load(v, x, row);
             self.spread(&self.taps, tile, yi, row, sums);
         }
         for (yi, sums) in tile.rows().zip(sums.chunks_exact_mut(row.len())) {
@@ -133,10 +133,10 @@ impl Method for Dense {
         let x = self.size[1];
         let Scratch { row, row_mean, sums, leans } = scratch;
         let count = tile.rows().len() * tile.row(0).groups() * x;
-        resize(sums, count);
-        resize(leans, count);
+        zeros(sums, count);
+        zeros(leans, count);
         for yi in self.rows(tile) {
-            tile.row(yi).load(d_o, row);
+            tile.row(yi).load(d_o, x, row);
             for line in row.chunks_exact_mut(x) {
                 lanes::scale(line, self.row_of(&self.inverse, yi));
             }
@@ -147,7 +147,7 @@ impl Method for Dense {
                 self.spread(&self.leans, tile, yi, row, leans);
                 let mean = self.row_of(&self.mean, yi);
                 if mean.iter().any(|mean| *mean != 0.0) {
-                    resize(row_mean, row.len());
+                    zeros(row_mean, row.len());
                     for (to, from) in row_mean.chunks_exact_mut(x).zip(row.chunks_exact(x)) {
                         lanes::subtract_scaled(to, from, mean);
                     }
@@ -164,7 +164,7 @@ impl Method for Dense {
                 }
             }
             if let Some(v) = v {
-                tile.row(yi).load(v, row);
+                tile.row(yi).load(v, x, row);
                 slope.add(row, leans);
             }
         }

@@ -10,7 +10,7 @@
 //! includes normalisers; along x they depend on distance only, and normalisers multiply before or after.
 
 use super::Method;
-use super::tile::{Output, Tile, resize};
+use super::tile::{Output, Tile, pitch, sized};
 use super::weights::{last_distance, normalisers, reach, weight};
 use crate::Element;
 use crate::config::gaussian::GaussianConfig;
@@ -92,7 +92,7 @@ pub(super) struct Scratch {
     line_lean: Vec<Lanes>,
 }
 
-/// The pass along y: the tile `[group][x]` of weighted sums of `input`'s rows, times a factor per x.
+/// The pass along y: the tile `[group][pitch]` of weighted sums of `input`'s rows, times a factor per x.
 fn columns<T: Element>(
     (columns, sums): (&mut Vec<Lanes>, &mut Vec<Lanes>),
     input: HostView<'_, T, 5>,
@@ -103,9 +103,9 @@ fn columns<T: Element>(
 ) {
     let x = input.layout.shape[3];
     for (_, output) in outputs.iter_mut() {
-        resize(output, tile.groups() * x);
+        tile.sized(pitch(x), output);
     }
-    resize(sums, tile.rows().len());
+    sized(sums, tile.rows().len());
     let all = tile.sequence_vectors(x);
     let at_once = (COLUMN_VECTORS / rows.len()).max(1);
     for first in (0..all).step_by(at_once) {
@@ -157,9 +157,9 @@ impl Method for Separable {
         let weights = self.along_y.matrix(tile.rows(), &rows, |[w, _], yi, _| w / self.along_y.z[yi]);
         let Scratch { columns: buffer, sums, first_pass, line, .. } = scratch;
         columns((buffer, sums), v, &rows, tile, None, &mut [(&weights, first_pass)]);
-        for (group, first_pass) in first_pass.chunks_exact(x).enumerate() {
-            resize(line, x);
-            lanes::convolve(first_pass, &self.taps, line);
+        for (group, first_pass) in first_pass.chunks_exact(pitch(x)).enumerate() {
+            sized(line, x);
+            lanes::convolve(&first_pass[..x], &self.taps, line);
             lanes::scale(line, &self.inverse_x);
             tile.store(group, line, o);
         }
@@ -189,21 +189,21 @@ impl Method for Separable {
         let wanted = if v.is_some() { 2 } else { 1 };
         columns((buffer, sums), d_o, &rows, tile, Some(&self.inverse_x), &mut outputs[..wanted]);
         if let Some(dv) = &mut dv {
-            for (group, first_pass) in first_pass.chunks_exact(x).enumerate() {
-                resize(line, x);
-                lanes::convolve(first_pass, &self.taps, line);
+            for (group, first_pass) in first_pass.chunks_exact(pitch(x)).enumerate() {
+                sized(line, x);
+                lanes::convolve(&first_pass[..x], &self.taps, line);
                 tile.store(group, line, dv);
             }
         }
         let Some(v) = v else { return 0.0 };
-        tile.load(v, values);
+        tile.load(v, pitch(x), values);
         let mut slope = lanes::Inner::default();
-        let firsts = first_pass.chunks_exact(x).zip(first_pass_lean.chunks_exact(x));
-        for (values, (first_pass, first_pass_lean)) in values.chunks_exact(x).zip(firsts) {
-            resize(line, x);
-            resize(line_lean, x);
-            lanes::convolve(values, &self.taps, line);
-            lanes::convolve(values, &self.leans, line_lean);
+        let firsts = first_pass.chunks_exact(pitch(x)).zip(first_pass_lean.chunks_exact(pitch(x)));
+        for (values, (first_pass, first_pass_lean)) in values.chunks_exact(pitch(x)).zip(firsts) {
+            sized(line, x);
+            sized(line_lean, x);
+            lanes::convolve(&values[..x], &self.taps, line);
+            lanes::convolve(&values[..x], &self.leans, line_lean);
             lanes::subtract_scaled(line_lean, line, &self.mean_x);
             slope.add(first_pass, line_lean);
             slope.add(first_pass_lean, line);

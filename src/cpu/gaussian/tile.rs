@@ -1,7 +1,7 @@
 //! Tiles: some rows of one head's map with a slice of its channels; how they are shared out, read and written.
 //!
 //! A tile is held as vectors of sixteen lanes. A lane is a row and a channel, counted row by row, so that lanes are full
-//! whatever the number of channels; the vectors of one group of lanes lie one after another along x.
+//! whatever the number of channels; the vectors of one group of lanes lie one after another along x, and groups at a pitch.
 
 use crate::cpu::lanes::{LANES, Lanes};
 use crate::cpu::memory::{Piece, read, split, write};
@@ -161,12 +161,21 @@ impl Tile {
         ])
     }
 
-    /// Reads the tile: `[group][x]`. Lanes beyond the last are zero.
-    pub fn load<T: Element>(&self, from: HostView<'_, T, 5>, to: &mut Vec<Lanes>) {
+    /// Makes room for the tile, `[group][pitch]`. Lanes beyond the last are zero, the others hold anything.
+    pub fn sized(&self, pitch: usize, to: &mut Vec<Lanes>) {
+        let groups = self.groups();
+        sized(to, groups * pitch);
+        if !(self.num_rows * self.num_channels).is_multiple_of(LANES) {
+            to[(groups - 1) * pitch..].fill([0.0; LANES]);
+        }
+    }
+
+    /// Reads the tile: `[group][pitch]`. Lanes beyond the last are zero.
+    pub fn load<T: Element>(&self, from: HostView<'_, T, 5>, pitch: usize, to: &mut Vec<Lanes>) {
         let HostView { data, layout } = from;
-        let x = layout.shape[3];
-        resize(to, self.groups() * x);
-        for (group, vectors) in to.chunks_exact_mut(x).enumerate() {
+        self.sized(pitch, to);
+        for (group, vectors) in to.chunks_exact_mut(pitch).enumerate() {
+            let vectors = &mut vectors[..layout.shape[3]];
             for run in self.runs(group) {
                 let begin = self.at(&layout, [0; 5], &run, 0);
                 for (xi, vector) in vectors.iter_mut().enumerate() {
@@ -190,7 +199,7 @@ impl Tile {
     }
 
     /// Reads the tile's channels of other rows, all x and channels of a row in one sequence: sixteen of them are a vector.
-    /// `[vector][row]`, of the vectors asked for. Lanes beyond the last are zero.
+    /// `[vector][row]`, of the vectors asked for.
     pub fn load_sequences<T: Element>(
         &self,
         from: HostView<'_, T, 5>,
@@ -203,7 +212,7 @@ impl Tile {
         let (all, height) = (layout.shape[3] * channels, rows.len());
         let [_, _, _, stride_x, stride_d] = layout.strides;
         let is_even = stride_x == channels as isize * stride_d;
-        resize(to, vectors.len() * height);
+        sized(to, vectors.len() * height);
         for (k, row) in rows.enumerate() {
             let begin = layout.at([self.b, self.h, row, 0, self.first_channel]);
             for (i, vector) in vectors.clone().enumerate() {
@@ -226,7 +235,7 @@ impl Tile {
         (x * self.num_channels).div_ceil(LANES)
     }
 
-    /// Puts one vector of every row's sequence, `[row]`, where the tile `[group][x]` has it, times the factor of its x.
+    /// Puts one vector of every row's sequence, `[row]`, where the tile `[group][pitch]` has it, times the factor of its x.
     pub fn place_sequence(
         &self,
         vector: usize,
@@ -235,6 +244,7 @@ impl Tile {
         to: &mut [Lanes],
         x: usize,
     ) {
+        let pitch = pitch(x);
         let channels = self.num_channels;
         let first = vector * LANES;
         let factor = |xi: usize| factors.map_or(1.0, |factors| factors[xi]);
@@ -242,7 +252,7 @@ impl Tile {
             let (xi, channel) = (first / channels, first % channels);
             for (row, from) in from.iter().enumerate() {
                 let group = (row * channels + channel) / LANES;
-                to[group * x + xi] = from.map(|value| value * factor(xi));
+                to[group * pitch + xi] = from.map(|value| value * factor(xi));
             }
             return;
         }
@@ -251,7 +261,7 @@ impl Tile {
             let (mut xi, mut channel) = (first / channels, first % channels);
             for value in &from[..count] {
                 let lane = row * channels + channel;
-                to[lane / LANES * x + xi][lane % LANES] = value * factor(xi);
+                to[lane / LANES * pitch + xi][lane % LANES] = value * factor(xi);
                 channel += 1;
                 if channel == channels {
                     (xi, channel) = (xi + 1, 0);
@@ -261,8 +271,18 @@ impl Tile {
     }
 }
 
-/// Makes `count` zero vectors.
-pub(super) fn resize(vectors: &mut Vec<Lanes>, count: usize) {
-    vectors.clear();
+/// The pitch of groups that are written together: odd, so that they do not compete for the same few places in a cache.
+pub(super) fn pitch(x: usize) -> usize {
+    x | 1
+}
+
+/// Makes `count` vectors that hold anything.
+pub(super) fn sized(vectors: &mut Vec<Lanes>, count: usize) {
     vectors.resize(count, [0.0; LANES]);
+}
+
+/// Makes `count` zero vectors.
+pub(super) fn zeros(vectors: &mut Vec<Lanes>, count: usize) {
+    vectors.clear();
+    sized(vectors, count);
 }
