@@ -25,6 +25,7 @@ pub mod reference;
 mod shape;
 mod tensor;
 
+pub use config::axial::AxialConfig;
 pub use config::content::ContentConfig;
 pub use config::gaussian::GaussianConfig;
 pub use config::local::LocalConfig;
@@ -33,6 +34,7 @@ pub use device::Cuda;
 pub use device::{Cpu, Device};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
+pub use ops::axial::{self, Axial};
 pub use ops::content::{self, Content};
 pub use ops::gaussian::{self, Gaussian};
 pub use ops::local::{self, Local};

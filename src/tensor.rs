@@ -263,6 +263,24 @@ pub(crate) struct HostView<'a, T, const R: usize> {
     pub layout: Layout<R>,
 }
 
+impl<T: Element> HostView<'_, T, 5> {
+    /// One head of a `[b, h, y, x, c]` tensor in f32, `[y, x, c]`; `bh` counts heads through all images.
+    pub fn head(&self, bh: usize) -> Vec<f32> {
+        let [_, h, y, x, channels] = self.layout.shape;
+        let mut out = Vec::with_capacity(y * x * channels);
+        for ni in 0..y * x {
+            let first = self.layout.at([bh / h, bh % h, ni / x, ni % x, 0]);
+            match self.layout.strides[4] {
+                1 => out.extend(self.data[first..first + channels].iter().map(|x| x.to_f32())),
+                step => out.extend(
+                    (0..channels).map(|c| self.data[first.wrapping_add_signed(c as isize * step)].to_f32()),
+                ),
+            }
+        }
+        out
+    }
+}
+
 /// An output on the host.
 pub(crate) struct HostViewMut<'a, T, const R: usize> {
     pub data: &'a mut [T],

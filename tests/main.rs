@@ -2,7 +2,9 @@
 
 mod common;
 
+mod axial;
 mod bar;
+mod conformance;
 mod content;
 mod fixtures;
 mod gaussian;

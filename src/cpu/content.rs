@@ -3,7 +3,7 @@
 //! Positions are cut into chunks whose size depends on nothing but this file; each chunk makes a summary of its own, and
 //! summaries are merged in order, so that results do not depend on the number of threads.
 
-use super::math::exp;
+use super::math::{combine, exp};
 use super::plane::with_contiguous;
 use super::vectorised;
 use crate::config::content::{ContentConfig, FeatureMap, Form};
@@ -12,27 +12,27 @@ use crate::{Element, Result};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// What a forward call reads and writes. Shapes have been checked; nothing is empty.
-pub(crate) struct Forward<'a, T> {
+/// What a forward call reads and writes. Shapes have been checked; nothing is empty. Results are written as `O`.
+pub(crate) struct Forward<'a, T, O> {
     pub q: HostView<'a, T, 5>,
     pub k: HostView<'a, T, 5>,
     pub v: HostView<'a, T, 5>,
-    pub o: HostViewMut<'a, T, 5>,
+    pub o: HostViewMut<'a, O, 5>,
     /// Summary, maximum and sum, contiguous.
     pub saved: Option<(HostViewMut<'a, f32, 4>, HostViewMut<'a, f32, 3>, HostViewMut<'a, f32, 3>)>,
 }
 
 /// What a backward call reads and writes. A gradient that is `None` is not computed.
-pub(crate) struct Backward<'a, T> {
+pub(crate) struct Backward<'a, T, O> {
     pub q: HostView<'a, T, 5>,
     pub k: HostView<'a, T, 5>,
     pub v: HostView<'a, T, 5>,
     /// Summary, maximum and sum, contiguous.
     pub saved: (HostView<'a, f32, 4>, HostView<'a, f32, 3>, HostView<'a, f32, 3>),
     pub d_o: HostView<'a, T, 5>,
-    pub dq: Option<HostViewMut<'a, T, 5>>,
-    pub dk: Option<HostViewMut<'a, T, 5>>,
-    pub dv: Option<HostViewMut<'a, T, 5>>,
+    pub dq: Option<HostViewMut<'a, O, 5>>,
+    pub dk: Option<HostViewMut<'a, O, 5>>,
+    pub dv: Option<HostViewMut<'a, O, 5>>,
 }
 
 /// Positions per chunk: long enough that merging costs nothing, short enough to fill many threads.
@@ -63,27 +63,6 @@ fn rows<T: Element>(view: &HostView<'_, T, 5>, bh: usize, range: Range<usize>) -
         }
     }
     out
-}
-
-/// `out += Σ_r a[r] · matrix[r]`, four rows at a time.
-#[inline(always)]
-fn combine(a: &[f32], matrix: &[f32], out: &mut [f32]) {
-    let n = out.len();
-    let mut quads = matrix.chunks_exact(4 * n);
-    for (a, rows) in a.chunks_exact(4).zip(&mut quads) {
-        let (m0, rest) = rows.split_at(n);
-        let (m1, rest) = rest.split_at(n);
-        let (m2, m3) = rest.split_at(n);
-        for i in 0..n {
-            out[i] += a[0] * m0[i] + a[1] * m1[i] + (a[2] * m2[i] + a[3] * m3[i]);
-        }
-    }
-    let rest = a.chunks_exact(4).remainder();
-    for (a, row) in rest.iter().zip(quads.remainder().chunks_exact(n)) {
-        for i in 0..n {
-            out[i] += a * row[i];
-        }
-    }
 }
 
 /// `matrix[r] += a[p][r] · b[p]`, summed over the positions p, four at a time.
@@ -226,7 +205,7 @@ fn summarise<T: Element>(form: Form, k: &HostView<'_, T, 5>, v: &HostView<'_, T,
 }
 
 /// `o = Q̂ (K̂ᵀ v)`.
-pub(crate) fn forward<T: Element>(config: &ContentConfig, args: Forward<'_, T>) -> Result<()> {
+pub(crate) fn forward<T: Element, O: Element>(config: &ContentConfig, args: Forward<'_, T, O>) -> Result<()> {
     let Forward { q, k, v, o, saved } = args;
     let form = config.form;
     let [b, h, ..] = q.layout.shape;
@@ -246,9 +225,9 @@ pub(crate) fn forward<T: Element>(config: &ContentConfig, args: Forward<'_, T>) 
                 for (query, o) in queries.chunks_exact_mut(d).zip(o.chunks_exact_mut(e)) {
                     weigh_query(form, query);
                     sums.fill(0.0);
-                    combine(query, &summaries[bh].c, &mut sums);
+                    combine(query, &summaries[bh].c, e, 0, &mut sums);
                     let z = normaliser(form, query, &summaries[bh].sum);
-                    o.iter_mut().zip(&sums).for_each(|(o, sum)| *o = T::from_f32(sum / z));
+                    o.iter_mut().zip(&sums).for_each(|(o, sum)| *o = O::from_f32(sum / z));
                 }
             });
         });
@@ -282,7 +261,10 @@ struct SummaryGrad {
 }
 
 /// All gradients that are asked for.
-pub(crate) fn backward<T: Element>(config: &ContentConfig, args: Backward<'_, T>) -> Result<()> {
+pub(crate) fn backward<T: Element, O: Element>(
+    config: &ContentConfig,
+    args: Backward<'_, T, O>,
+) -> Result<()> {
     let Backward { q, k, v, saved, d_o, dq, dk, dv } = args;
     let form = config.form;
     let [b, h, ..] = q.layout.shape;
@@ -352,20 +334,20 @@ fn output_chunks<T>(out: Option<&mut [T]>, chunk: usize, count: usize) -> Vec<Op
 }
 
 /// dq, and for every chunk of queries its part of the gradient of the summary.
-fn query_side<T: Element>(
+fn query_side<T: Element, O: Element>(
     form: Form,
     q: &HostView<'_, T, 5>,
     d_o: &HostView<'_, T, 5>,
     saved: &Summary,
     bh: usize,
-    dq: Option<&mut [T]>,
+    dq: Option<&mut [O]>,
     needs_summary: bool,
 ) -> Vec<SummaryGrad> {
     let (n, d, e) = (positions(q), q.layout.shape[4], d_o.layout.shape[4]);
     let c_transposed = transposed(&saved.c, d);
     let ranges = chunks(n);
     let outs = output_chunks(dq, CHUNK * d, ranges.len());
-    let task = |range: Range<usize>, mut dq: Option<&mut [T]>| {
+    let task = |range: Range<usize>, mut dq: Option<&mut [O]>| {
         let mut part = SummaryGrad { dc: vec![0.0; d * e], dsum: vec![0.0; d] };
         let raw = rows(q, bh, range.clone());
         let (mut weights, mut g) = (raw.clone(), rows(d_o, bh, range.clone()));
@@ -378,17 +360,17 @@ fn query_side<T: Element>(
             if let Form::Linear(_) = form {
                 let z = normaliser(form, w, &saved.sum);
                 o.fill(0.0);
-                combine(w, &saved.c, &mut o);
+                combine(w, &saved.c, e, 0, &mut o);
                 gi.iter_mut().for_each(|g| *g /= z);
                 let through = gi.iter().zip(&o).map(|(g, o)| g * o).sum::<f32>() / z;
                 dw.iter_mut().zip(&saved.sum).for_each(|(dw, sum)| *dw = -sum * through);
                 part.dsum.iter_mut().zip(&*w).for_each(|(dsum, w)| *dsum -= w * through);
             }
             let Some(dq) = &mut dq else { continue };
-            combine(gi, &c_transposed, &mut dw);
+            combine(gi, &c_transposed, d, 0, &mut dw);
             let mean: f32 = w.iter().zip(&dw).map(|(w, dw)| w * dw).sum();
             for c in 0..d {
-                dq[i * d + c] = T::from_f32(match form {
+                dq[i * d + c] = O::from_f32(match form {
                     Form::Softmax { norm_queries: true } => w[c] * (dw[c] - mean),
                     Form::Softmax { norm_queries: false } | Form::DotProduct => dw[c],
                     Form::Linear(map) => dw[c] * slope(map, raw[i * d + c]),
@@ -405,14 +387,14 @@ fn query_side<T: Element>(
 }
 
 /// dk and dv of one head.
-fn key_side<T: Element>(
+fn key_side<T: Element, O: Element>(
     form: Form,
     [k, v]: [&HostView<'_, T, 5>; 2],
     saved: &Summary,
     grad: &SummaryGrad,
     bh: usize,
-    dk: Option<&mut [T]>,
-    dv: Option<&mut [T]>,
+    dk: Option<&mut [O]>,
+    dv: Option<&mut [O]>,
 ) {
     let (m, d, e) = (positions(k), k.layout.shape[4], v.layout.shape[4]);
     let dc_transposed = transposed(&grad.dc, d);
@@ -426,7 +408,7 @@ fn key_side<T: Element>(
     let ranges = chunks(m);
     let dk_chunks = output_chunks(dk, CHUNK * d, ranges.len());
     let dv_chunks = output_chunks(dv, CHUNK * e, ranges.len());
-    let task = |range: Range<usize>, mut dk: Option<&mut [T]>, mut dv: Option<&mut [T]>| {
+    let task = |range: Range<usize>, mut dk: Option<&mut [O]>, mut dv: Option<&mut [O]>| {
         let raw = rows(k, bh, range.clone());
         let values = rows(v, bh, range.clone());
         let mut weights = raw.clone();
@@ -437,9 +419,9 @@ fn key_side<T: Element>(
             w.iter_mut().zip(&inverse).for_each(|(w, inverse)| *w *= inverse);
             if let Some(dk) = &mut dk {
                 direct.fill(0.0);
-                combine(&values[j * e..][..e], &dc_transposed, &mut direct);
+                combine(&values[j * e..][..e], &dc_transposed, d, 0, &mut direct);
                 for c in 0..d {
-                    dk[j * d + c] = T::from_f32(match form {
+                    dk[j * d + c] = O::from_f32(match form {
                         Form::Softmax { .. } => w[c] * (direct[c] - means[c]),
                         Form::DotProduct => direct[c] * inverse[c],
                         Form::Linear(map) => (direct[c] + grad.dsum[c]) * slope(map, raw[j * d + c]),
@@ -448,8 +430,8 @@ fn key_side<T: Element>(
             }
             if let Some(dv) = &mut dv {
                 sums.fill(0.0);
-                combine(w, &grad.dc, &mut sums);
-                dv[j * e..][..e].iter_mut().zip(&sums).for_each(|(dv, sum)| *dv = T::from_f32(*sum));
+                combine(w, &grad.dc, e, 0, &mut sums);
+                dv[j * e..][..e].iter_mut().zip(&sums).for_each(|(dv, sum)| *dv = O::from_f32(*sum));
             }
         }
     };

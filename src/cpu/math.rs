@@ -36,6 +36,23 @@ pub(crate) fn exp(x: f32) -> f32 {
     }
 }
 
+/// `out += Σ_r a[r] · matrix[r · pitch + first ..]`, four rows at a time.
+#[inline(always)]
+pub(crate) fn combine(a: &[f32], matrix: &[f32], pitch: usize, first: usize, out: &mut [f32]) {
+    let n = out.len();
+    let row = |r: usize| &matrix[r * pitch + first..][..n];
+    let quads = a.len() / 4 * 4;
+    for r in (0..quads).step_by(4) {
+        let (m0, m1, m2, m3) = (row(r), row(r + 1), row(r + 2), row(r + 3));
+        for i in 0..n {
+            out[i] += a[r] * m0[i] + a[r + 1] * m1[i] + (a[r + 2] * m2[i] + a[r + 3] * m3[i]);
+        }
+    }
+    for (r, a) in a.iter().enumerate().skip(quads) {
+        out.iter_mut().zip(row(r)).for_each(|(out, m)| *out += a * m);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::exp;

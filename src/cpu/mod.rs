@@ -1,5 +1,6 @@
 //! The ops on the CPU: parallel and cache-blocked, on the rayon pool that the caller is in.
 
+pub(crate) mod axial;
 pub(crate) mod content;
 pub(crate) mod gaussian;
 mod lanes;

@@ -83,6 +83,53 @@ impl Plane {
     }
 }
 
+/// The lines of a `[y, x, channel]` plane along one axis.
+#[derive(Clone, Copy)]
+pub(crate) struct Lines {
+    /// Lines.
+    pub count: usize,
+    /// Pixels of a line.
+    pub size: usize,
+    /// Pixels from one line to the next, and from one pixel of a line to the next.
+    steps: [usize; 2],
+}
+
+impl Lines {
+    pub(crate) fn columns(y: usize, x: usize) -> Self {
+        Self { count: x, size: y, steps: [1, x] }
+    }
+
+    pub(crate) fn rows(y: usize, x: usize) -> Self {
+        Self { count: y, size: x, steps: [x, 1] }
+    }
+
+    pub(crate) fn pixels(&self) -> usize {
+        self.count * self.size
+    }
+
+    /// One line, `[pixel, channel]`.
+    pub(crate) fn gather(&self, plane: &[f32], line: usize, channels: usize) -> Vec<f32> {
+        let mut out = Vec::with_capacity(self.size * channels);
+        for i in 0..self.size {
+            let pixel = line * self.steps[0] + i * self.steps[1];
+            out.extend_from_slice(&plane[pixel * channels..][..channels]);
+        }
+        out
+    }
+
+    /// A plane from all of its lines.
+    pub(crate) fn scatter(&self, lines: &[Vec<f32>], channels: usize) -> Vec<f32> {
+        let mut plane = vec![0.0; self.pixels() * channels];
+        for (line, values) in lines.iter().enumerate() {
+            for (i, values) in values.chunks_exact(channels).enumerate() {
+                let pixel = line * self.steps[0] + i * self.steps[1];
+                plane[pixel * channels..][..channels].copy_from_slice(values);
+            }
+        }
+        plane
+    }
+}
+
 /// Writes rows of a plane as contiguous `[row, column, channel]`.
 pub(crate) fn store_plane<T: Element>(plane: &Plane, rows: Range<usize>, out: &mut [T]) {
     let (columns, channels) = (plane.columns, plane.channels);

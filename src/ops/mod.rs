@@ -1,5 +1,6 @@
 //! The ops: settings checked once, shapes checked per call, cost, and plans. No device code.
 
+pub mod axial;
 pub mod content;
 pub mod gaussian;
 pub mod local;

@@ -10,6 +10,7 @@
 mod bar;
 mod num;
 
+pub mod axial;
 pub mod content;
 pub mod gaussian;
 pub mod local;

@@ -67,6 +67,16 @@ impl<T: Element, const R: usize> Memory<T, R> {
         ViewMut::new(&mut self.data, self.layout).unwrap()
     }
 
+    /// All of the memory, guards and gaps included.
+    pub fn all(&self) -> &[T] {
+        &self.data
+    }
+
+    /// All of the memory, guards and gaps included.
+    pub fn all_mut(&mut self) -> &mut [T] {
+        &mut self.data
+    }
+
     /// The elements, in the order of indices.
     pub fn values(&self) -> Vec<T> {
         places(&self.layout).map(|at| self.data[at]).collect()

@@ -1,5 +1,6 @@
 //! What tests share: seeded data, and the one rule for "close enough".
 
+pub mod cuda;
 pub mod fixture;
 pub mod gaussian;
 pub mod memory;

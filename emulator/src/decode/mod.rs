@@ -3,6 +3,7 @@
 mod opcode;
 mod operand;
 mod program;
+mod registers;
 
 pub(crate) use opcode::{Opcode, Ty};
 pub(crate) use operand::Decoder;

@@ -291,15 +291,16 @@ impl<'a> Builder<'a> {
         returns: &[Location],
     ) -> Result<Frame, LoadError> {
         let mut homes = Vec::with_capacity(function.regs.len());
-        for ty in &function.regs {
+        let rows = super::registers::assign(function);
+        for (ty, first) in function.regs.iter().zip(&rows.first) {
             if *ty == Ty::Pred {
                 homes.push(Home { ty: *ty, slot: self.preds });
                 self.preds += 1;
             } else {
-                homes.push(Home { ty: *ty, slot: self.cx.rows });
-                self.cx.rows += ty.rows();
+                homes.push(Home { ty: *ty, slot: self.cx.rows + first });
             }
         }
+        self.cx.rows += rows.count;
         let mut frame = Frame { homes, addresses: Vec::new(), spaces: Vec::new() };
         for (number, variable) in function.variables.iter().enumerate() {
             let number = number as u32;

@@ -108,7 +108,7 @@ fn pointers(host: *mut u8, base: u64, access: &Access<'_>) -> Pointers {
 }
 
 /// Shared memory of the block.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn shared<const SAN: bool, const COUNT: bool>(
     w: &mut Warp,
     b: &mut Block,
@@ -124,7 +124,7 @@ pub(crate) fn shared<const SAN: bool, const COUNT: bool>(
 }
 
 /// Global memory, which `.const` variables are part of.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn global<const SAN: bool, const COUNT: bool>(
     w: &mut Warp,
     b: &mut Block,
@@ -168,7 +168,7 @@ fn global_scattered(w: &mut Warp, b: &mut Block, access: &Access<'_>) -> Option<
 }
 
 /// Local memory: every lane has its own.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn local<const SAN: bool, const COUNT: bool>(
     w: &mut Warp,
     b: &mut Block,
@@ -189,7 +189,7 @@ pub(crate) fn local<const SAN: bool, const COUNT: bool>(
 }
 
 /// The kernel's parameters.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn param<const SAN: bool, const COUNT: bool>(
     w: &mut Warp,
     b: &mut Block,
@@ -210,7 +210,7 @@ pub(crate) fn param<const SAN: bool, const COUNT: bool>(
 }
 
 /// A generic address: each lane's window says which space it is.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn generic<const SAN: bool, const COUNT: bool>(
     w: &mut Warp,
     b: &mut Block,

@@ -10,6 +10,7 @@ mod divergence;
 mod exchange;
 mod integer;
 mod memory;
+mod random;
 mod refusals;
 mod schedule;
 mod syntax;

@@ -7,14 +7,12 @@ use crate::harness::refusal;
 /// Shared memory of the kernels below, in 16-bit elements: element `i` starts as `i`.
 const ELEMENTS: usize = 2048;
 
+/// Each lane's registers and shared memory, or why the launch stopped.
+type Outcome = Result<(Vec<[u32; 4]>, Vec<u16>), Box<ptx_emulator::Stop>>;
+
 /// Fills shared memory, lets each lane compute a row address from its table entry, executes the text, stores `%r0` … `%r3`
 /// and, afterwards, shared memory.
-fn execute(
-    config: Config,
-    target: &str,
-    text: &str,
-    offsets: [u32; 32],
-) -> Result<(Vec<[u32; 4]>, Vec<u16>), Box<ptx_emulator::Stop>> {
+fn execute(config: Config, target: &str, text: &str, offsets: [u32; 32]) -> Outcome {
     let ptx = format!(
         ".version 8.0\n.target {target}\n.address_size 64\n\
          .visible .entry k(.param .u64 k_in, .param .u64 k_out)\n{{\n\

@@ -394,7 +394,7 @@ impl<'a, T: Element> Forward<'a, T> {
         }
     }
 
-    fn host(self) -> Result<cpu::content::Forward<'a, T>> {
+    fn host(self) -> Result<cpu::content::Forward<'a, T, T>> {
         const OP: &str = Content::NAME;
         let saved = match self.saved {
             Some(s) => Some((s.summary.host(OP, "summary")?, s.max.host(OP, "max")?, s.sum.host(OP, "sum")?)),
@@ -431,7 +431,7 @@ impl<'a, T: Element> Backward<'a, T> {
         check_saved(&p.q, &p.v, &s.summary.layout(), &s.max.layout(), &s.sum.layout())
     }
 
-    fn host(self) -> Result<cpu::content::Backward<'a, T>> {
+    fn host(self) -> Result<cpu::content::Backward<'a, T, T>> {
         const OP: &str = Content::NAME;
         let s = self.saved;
         Ok(cpu::content::Backward {

@@ -1,0 +1,74 @@
+//! CUDA devices for tests: the look-alike driver over the emulator, or with `MACULA_TEST_GPU=1` the machine's own.
+
+use crate::common::memory::Memory;
+use macula::cudarc::driver::CudaSlice;
+use macula::{Cuda, Element};
+use ptx_emulator_driver::Driver;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// The installed look-alike; `None` when tests run on a real GPU.
+pub fn look_alike() -> Option<&'static Driver> {
+    static DRIVER: OnceLock<Option<&'static Driver>> = OnceLock::new();
+    *DRIVER.get_or_init(|| {
+        if std::env::var_os("MACULA_TEST_GPU").is_some_and(|v| v == "1") {
+            eprintln!("tests run on the machine's NVIDIA driver");
+            return None;
+        }
+        let driver = ptx_emulator_driver::install().unwrap();
+        // Reports name lines of the .cu files, though the shipped PTX has no line tables.
+        for kernel in macula::kernel::all() {
+            let file = Path::new(env!("OUT_DIR")).join("lineinfo").join(format!("{}.ptx", kernel.name));
+            driver.register_line_info(kernel.ptx().unwrap(), std::fs::read_to_string(file).unwrap());
+        }
+        eprintln!("tests run on the look-alike driver over ptx-emulator");
+        Some(driver)
+    })
+}
+
+/// One device of each class of shared memory; on a real GPU the one that there is.
+pub fn devices() -> Vec<Cuda> {
+    let count = look_alike().map_or(1, |driver| driver.devices().len());
+    (0..count).map(|ordinal| Cuda::new(ordinal).unwrap()).collect()
+}
+
+/// Runs `body` with an order of warps and blocks, a rounding of tensor cores, and all checks on.
+pub fn with_settings<R>(seed: u64, tensor: ptx_emulator::TensorMode, body: impl FnOnce() -> R) -> R {
+    match look_alike() {
+        Some(driver) => driver.with(
+            |s| {
+                s.seed = seed;
+                s.tensor = tensor;
+                s.checks = true;
+            },
+            body,
+        ),
+        None => body(),
+    }
+}
+
+/// Every compiled entry whose name begins so and ends so has run in this process.
+pub fn assert_all_executed(begins: &str, ends: &str) {
+    let Some(driver) = look_alike() else { return };
+    let compiled = macula::kernel::all().iter().map(|k| k.name);
+    let compiled: BTreeSet<&str> =
+        compiled.filter(|name| name.starts_with(begins) && name.ends_with(ends)).collect();
+    assert!(!compiled.is_empty(), "no compiled entry is called {begins}…{ends}");
+    let executed = driver.executed_entries();
+    let missing: Vec<&&str> = compiled.iter().filter(|name| !executed.contains(**name)).collect();
+    assert!(missing.is_empty(), "compiled and never executed: {missing:?}");
+}
+
+impl<T: Element, const R: usize> Memory<T, R> {
+    /// All of it, guards and gaps included, on a device.
+    pub fn upload(&self, on: &Cuda) -> CudaSlice<T> {
+        on.stream().clone_htod(self.all()).unwrap()
+    }
+
+    /// All of it back from a device.
+    pub fn download(&mut self, on: &Cuda, from: &CudaSlice<T>) {
+        on.stream().memcpy_dtoh(from, self.all_mut()).unwrap();
+        on.stream().synchronize().unwrap();
+    }
+}
