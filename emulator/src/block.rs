@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{Arch, Dims, TensorMode};
-use crate::error::{Stop, StopKind};
+use crate::error::{Details, Stop, StopKind};
 use crate::memory::Table;
 use crate::program::Program;
 use crate::warp::Warp;
@@ -80,7 +80,7 @@ pub(crate) struct Block {
     /// Named barriers.
     pub barriers: [Barrier; 16],
     /// Why the launch must stop.
-    pub stop: Option<Box<Stop>>,
+    pub stop: Option<Stop>,
     /// Grows with every store, atomic that changed something, completed barrier and exit.
     pub progress: u64,
     /// What `%clock` returns next.
@@ -98,14 +98,14 @@ impl Block {
             return;
         }
         let stop = self.describe(warp.id, lane, warp.pc, kind, text);
-        self.stop = Some(Box::new(stop));
+        self.stop = Some(stop);
     }
 
     /// A stop at instruction `pc`.
     pub fn describe(&self, warp: u32, lane: Option<u32>, pc: u32, kind: StopKind, text: String) -> Stop {
         let program = &self.launch.program;
         let place = program.places.get(pc as usize).copied().unwrap_or_default();
-        Stop {
+        let details = Details {
             kind,
             kernel: program.name.clone(),
             block: Some(self.ctaid),
@@ -115,7 +115,8 @@ impl Block {
             instruction: program.spellings.get(pc as usize).map(|s| s.to_string()).unwrap_or_default(),
             text,
             notes: Vec::new(),
-        }
+        };
+        Stop { details: Box::new(details) }
     }
 
     /// The index of a lane's thread in the block.

@@ -109,64 +109,72 @@ pub enum StopKind {
 /// `Display` prints the whole report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop {
-    pub(crate) kind: StopKind,
-    pub(crate) kernel: String,
-    pub(crate) block: Option<[u32; 3]>,
-    pub(crate) thread: Option<[u32; 3]>,
-    pub(crate) line: u32,
-    pub(crate) source: Option<(String, u32)>,
-    pub(crate) instruction: String,
-    pub(crate) text: String,
-    pub(crate) notes: Vec<String>,
+    pub(crate) details: Box<Details>,
+}
+
+/// What a [`Stop`] holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Details {
+    pub kind: StopKind,
+    pub kernel: String,
+    pub block: Option<[u32; 3]>,
+    pub thread: Option<[u32; 3]>,
+    pub line: u32,
+    pub source: Option<(String, u32)>,
+    pub instruction: String,
+    pub text: String,
+    pub notes: Vec<String>,
 }
 
 impl Stop {
     /// What kind of mistake it is.
     pub fn kind(&self) -> StopKind {
-        self.kind
+        self.details.kind
     }
 
     /// Name of the kernel.
     pub fn kernel(&self) -> &str {
-        &self.kernel
+        &self.details.kernel
     }
 
     /// The block, where one is to blame.
     pub fn block(&self) -> Option<[u32; 3]> {
-        self.block
+        self.details.block
     }
 
     /// The thread within the block, where one is to blame.
     pub fn thread(&self) -> Option<[u32; 3]> {
-        self.thread
+        self.details.thread
     }
 
     /// Line of the PTX text, or 0.
     pub fn ptx_line(&self) -> u32 {
-        self.line
+        self.details.line
     }
 
     /// Source file and line, where the PTX has line information.
     pub fn source(&self) -> Option<(&str, u32)> {
-        self.source.as_ref().map(|(file, line)| (file.as_str(), *line))
+        self.details.source.as_ref().map(|(file, line)| (file.as_str(), *line))
     }
 
     /// One sentence: what happened.
     pub fn text(&self) -> &str {
-        &self.text
+        &self.details.text
     }
 
     pub(crate) fn launch(kernel: &str, text: String) -> Stop {
         Stop {
-            kind: StopKind::BadLaunch,
-            kernel: kernel.into(),
-            block: None,
-            thread: None,
-            line: 0,
-            source: None,
-            instruction: String::new(),
-            text,
-            notes: Vec::new(),
+            details: Box::new(Details {
+                kind: StopKind::BadLaunch,
+                kernel: kernel.into(),
+                block: None,
+                thread: None,
+                line: 0,
+                source: None,
+                instruction: String::new(),
+                text,
+                notes: Vec::new(),
+            }),
         }
     }
 }
@@ -174,21 +182,21 @@ impl Stop {
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let triple = |v: [u32; 3]| format!("({},{},{})", v[0], v[1], v[2]);
-        write!(f, "error: {} in {}", self.text, self.kernel)?;
-        if let Some(block) = self.block {
+        write!(f, "error: {} in {}", self.details.text, self.details.kernel)?;
+        if let Some(block) = self.details.block {
             write!(f, "\n  block {}", triple(block))?;
-            if let Some(thread) = self.thread {
+            if let Some(thread) = self.details.thread {
                 write!(f, " thread {}", triple(thread))?;
             }
         }
-        if self.line != 0 {
-            match &self.source {
-                Some((file, line)) => write!(f, "   {file}:{line}   ptx line {}", self.line)?,
-                None => write!(f, "   ptx line {}", self.line)?,
+        if self.details.line != 0 {
+            match &self.details.source {
+                Some((file, line)) => write!(f, "   {file}:{line}   ptx line {}", self.details.line)?,
+                None => write!(f, "   ptx line {}", self.details.line)?,
             }
-            write!(f, "   {}", self.instruction)?;
+            write!(f, "   {}", self.details.instruction)?;
         }
-        for note in &self.notes {
+        for note in &self.details.notes {
             write!(f, "\n  {note}")?;
         }
         Ok(())

@@ -338,7 +338,7 @@ impl Warp {
         b.fault(self, Some(first), StopKind::Divergence, text);
         let notes = self.whereabouts(b);
         if let Some(stop) = &mut b.stop {
-            stop.notes = notes;
+            stop.details.notes = notes;
         }
     }
 
@@ -376,7 +376,7 @@ impl Warp {
             };
             out.push(format!(
                 "warp {} lanes {group:#010x} {doing}   {place}   {}",
-                self.id, stop.instruction
+                self.id, stop.details.instruction
             ));
             left &= !group;
         }

@@ -1,8 +1,21 @@
-//! Executes PTX on a CPU, checks it and counts it.
+#![doc = include_str!("../README.md")]
+//!
+//! # Rooms
+//!
+//! Text goes down this list, each room knows only those above it:
+//!
+//! | room | job |
+//! | --- | --- |
+//! | `parse` | text to a tree: scopes, registers, labels and variables resolved |
+//! | `decode` | the tree to a flat program: opcodes to functions, operands to rows of the register file |
+//! | `exec` | the instructions, a file per family; `exec::mem` is where every access passes |
+//! | `interpret` | a warp's turn: control flow, divergence, rendezvous of lanes |
+//! | `schedule` | a launch: turns of warps, barriers, blocks on host threads |
+//! | `machine` | what users see; `memory` holds the allocations |
+//! | [`num`] | the arithmetic, as pure functions |
 
 // 32-lane loops index several arrays by the same lane; iterators would hide that.
 #![allow(clippy::needless_range_loop)]
-#![allow(dead_code)]
 
 mod block;
 mod config;

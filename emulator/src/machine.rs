@@ -44,7 +44,7 @@ use crate::schedule;
 ///
 /// // A fourth thread would leave the allocation, and the report says where.
 /// let stop = machine.launch(&twice, Dims::linear(1, 4), &data.to_le_bytes()).unwrap_err();
-/// assert!(stop.to_string().contains("ptx line 9"), "{stop}");
+/// assert!(stop.to_string().contains("ptx line 10"), "{stop}");
 /// # fn bytes_of(x: &[u32; 3]) -> &'static [u8] {
 /// #     Box::leak(x.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into_boxed_slice())
 /// # }

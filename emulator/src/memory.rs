@@ -55,7 +55,7 @@ impl Allocation {
         let mut at = 0usize;
         while at < out.len() {
             let from = offset + at as u64;
-            if from % 8 == 0 && out.len() - at >= 8 {
+            if from.is_multiple_of(8) && out.len() - at >= 8 {
                 let word = self.words[(from / 8) as usize].load(Ordering::Relaxed);
                 out[at..at + 8].copy_from_slice(&word.to_ne_bytes());
                 at += 8;
@@ -70,7 +70,7 @@ impl Allocation {
         let mut at = 0usize;
         while at < data.len() {
             let to = offset + at as u64;
-            if to % 8 == 0 && data.len() - at >= 8 {
+            if to.is_multiple_of(8) && data.len() - at >= 8 {
                 let mut word = [0u8; 8];
                 word.copy_from_slice(&data[at..at + 8]);
                 self.words[(to / 8) as usize].store(u64::from_ne_bytes(word), Ordering::Relaxed);

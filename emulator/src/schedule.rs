@@ -56,7 +56,7 @@ struct Resident {
 enum Step {
     Done,
     Going,
-    Stopped(Box<Stop>),
+    Stopped(Stop),
 }
 
 impl Resident {
@@ -197,25 +197,25 @@ impl Resident {
     }
 
     #[cold]
-    fn deadlock(&self) -> Box<Stop> {
+    fn deadlock(&self) -> Stop {
         self.standstill(StopKind::Deadlock, "deadlock: every warp waits for one that never comes")
     }
 
     #[cold]
-    fn standstill(&self, kind: StopKind, text: &str) -> Box<Stop> {
+    fn standstill(&self, kind: StopKind, text: &str) -> Stop {
         let mut stop = Stop::launch(&self.block.launch.program.name, text.into());
-        stop.kind = kind;
-        stop.block = Some(self.block.ctaid);
+        stop.details.kind = kind;
+        stop.details.block = Some(self.block.ctaid);
         for (id, barrier) in self.block.barriers.iter().enumerate().filter(|(_, barrier)| barrier.used) {
-            stop.notes.push(match barrier.expected {
+            stop.details.notes.push(match barrier.expected {
                 Some(count) => format!("barrier {id}: {} of {count} threads have arrived", barrier.arrived),
                 None => format!("barrier {id}: {} threads have arrived, all are wanted", barrier.arrived),
             });
         }
         for w in &self.warps {
-            stop.notes.extend(w.whereabouts(&self.block));
+            stop.details.notes.extend(w.whereabouts(&self.block));
         }
-        Box::new(stop)
+        stop
     }
 }
 
@@ -257,7 +257,7 @@ fn block_number(index: u64, count: u64, seed: u64) -> u64 {
             // A step that has no divisor in common with the count visits every block once.
             let mut random = Random(seed);
             let start = random.next() % count;
-            let mut step = random.next() % count | 1;
+            let mut step = (random.next() % count) | 1;
             while gcd(step, count) != 1 {
                 step += 2;
             }
@@ -278,7 +278,7 @@ struct Shared {
     next: AtomicU64,
     /// Position of the earliest block that stopped: later ones need not start.
     stopped: AtomicU64,
-    stop: Mutex<Option<(u64, Box<Stop>)>>,
+    stop: Mutex<Option<(u64, Stop)>>,
     totals: Mutex<Totals>,
     abandon: AtomicBool,
 }
@@ -314,7 +314,7 @@ pub(crate) fn launch(
     }
     let stop = shared.stop.into_inner().unwrap_or_else(|poison| poison.into_inner());
     match stop {
-        Some((_, stop)) => Err(*stop),
+        Some((_, stop)) => Err(stop),
         None => Ok(shared.totals.into_inner().unwrap_or_else(|poison| poison.into_inner())),
     }
 }
@@ -385,7 +385,7 @@ fn worker<const COUNT: bool>(info: &Arc<LaunchInfo>, params: &[u8], shared: &Sha
 }
 
 /// Keeps the stop of the earliest block, so that it does not depend on which host thread was faster.
-fn record(shared: &Shared, index: u64, stop: Box<Stop>) {
+fn record(shared: &Shared, index: u64, stop: Stop) {
     shared.stopped.fetch_min(index, Ordering::Relaxed);
     let mut slot = shared.stop.lock().unwrap_or_else(|poison| poison.into_inner());
     if slot.as_ref().is_none_or(|(earlier, _)| index < *earlier) {

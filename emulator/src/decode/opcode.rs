@@ -150,11 +150,9 @@ impl Opcode {
     /// Takes the first word, from the left, that is a type.
     pub fn ty(&mut self) -> Result<Ty, LoadError> {
         for (word, taken) in &mut self.words {
-            if !*taken {
-                if let Some(ty) = Ty::parse(word) {
-                    *taken = true;
-                    return Ok(ty);
-                }
+            if !*taken && let Some(ty) = Ty::parse(word) {
+                *taken = true;
+                return Ok(ty);
             }
         }
         Err(self.refuse("a type is missing"))
@@ -163,11 +161,9 @@ impl Opcode {
     /// Takes the first word that starts with `prefix` and returns the rest of it.
     pub fn take_prefix(&mut self, prefix: &str) -> Option<String> {
         for (word, taken) in &mut self.words {
-            if !*taken {
-                if let Some(rest) = word.strip_prefix(prefix) {
-                    *taken = true;
-                    return Some(rest.to_string());
-                }
+            if !*taken && let Some(rest) = word.strip_prefix(prefix) {
+                *taken = true;
+                return Some(rest.to_string());
             }
         }
         None

@@ -131,10 +131,10 @@ impl SharedLayout {
         while at < functions.len() {
             let body = &functions[at].body;
             for name in body.iter().flat_map(|s| &s.args).flat_map(symbols_of) {
-                if let Some(callee) = unit.functions.iter().find(|f| f.name == name) {
-                    if !functions.iter().any(|f| std::ptr::eq(*f, callee)) {
-                        functions.push(callee);
-                    }
+                if let Some(callee) = unit.functions.iter().find(|f| f.name == name)
+                    && !functions.iter().any(|f| std::ptr::eq(*f, callee))
+                {
+                    functions.push(callee);
                 }
             }
             at += 1;

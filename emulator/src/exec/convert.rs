@@ -55,11 +55,11 @@ pub(crate) fn decode(cx: &mut Decoder<'_>, op: &mut Opcode, args: &[Operand]) ->
     let sat = op.take("sat");
     let (relu, satfinite) = (op.take("relu"), op.take("satfinite"));
     let flags = round_bits(integral.or(round).unwrap_or(Round::Rn))
-        | ftz as u16 * FTZ
-        | sat as u16 * SAT
-        | relu as u16 * RELU
-        | satfinite as u16 * SATFINITE
-        | integral.is_some() as u16 * INTEGRAL;
+        | (ftz as u16 * FTZ)
+        | (sat as u16 * SAT)
+        | (relu as u16 * RELU)
+        | (satfinite as u16 * SATFINITE)
+        | (integral.is_some() as u16 * INTEGRAL);
 
     check(op, to, from, integral, round)?;
     if ftz && from != Ty::F32 && to != Ty::F32 && from != Ty::F16 {
@@ -82,7 +82,7 @@ pub(crate) fn decode(cx: &mut Decoder<'_>, op: &mut Opcode, args: &[Operand]) ->
         None => cx.mode.alu::<General>(),
     };
     let mut insn = cx.insn(run);
-    insn.flags = flags | (from_bits == 64) as u16 * WIDE_SOURCE | (to_bits == 64) as u16 * WIDE_RESULT;
+    insn.flags = flags | ((from_bits == 64) as u16 * WIDE_SOURCE) | ((to_bits == 64) as u16 * WIDE_RESULT);
     (insn.a, insn.d) = (a, d);
     insn.ext = Box::new([from as u32, to as u32]);
     Ok(insn)

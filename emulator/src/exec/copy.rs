@@ -105,7 +105,7 @@ impl Op for CopyAsync {
                     }
                 } else {
                     for l in lanes(reading) {
-                        if sources[l] % bytes as u64 != 0 {
+                        if !sources[l].is_multiple_of(bytes as u64) {
                             let text = format!("misaligned cp.async of {bytes} bytes from {:#x}", sources[l]);
                             return b.fault(w, Some(l as u32), StopKind::Misaligned, text);
                         }

@@ -175,7 +175,7 @@ pub(crate) fn decode_match(
     }
     cx.count(op, args, 3)?;
     let mut insn = member(cx, &args[2], cx.mode.exec::<Match>())?;
-    insn.flags = all | (ty == Ty::B64) as u16 * 2;
+    insn.flags = all | ((ty == Ty::B64) as u16 * 2);
     let (d, p) = pair(&args[0]);
     insn.d = cx.dst(d, Ty::B32)?;
     insn.ext = Box::new([match p {

@@ -76,13 +76,13 @@ pub(crate) fn host_is_wide() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
-        return has!("avx2")
+        has!("avx2")
             && has!("fma")
             && has!("f16c")
             && has!("bmi1")
             && has!("bmi2")
             && has!("lzcnt")
-            && has!("popcnt");
+            && has!("popcnt")
     }
     #[cfg(not(target_arch = "x86_64"))]
     false

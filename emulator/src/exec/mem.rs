@@ -73,7 +73,7 @@ fn refuse(w: &Warp, b: &mut Block, access: &Access<'_>, lane: u32, space: &str, 
         },
     );
     let inside = |(base, len): (u64, u64)| address >= base && address - base + bytes as u64 <= len;
-    if owner.is_some_and(inside) || (owner.is_none() && address % bytes as u64 != 0) {
+    if owner.is_some_and(inside) || (owner.is_none() && !address.is_multiple_of(bytes as u64)) {
         let text = format!("misaligned {space} {verb} of {bytes} bytes at {address:#x}");
         b.fault(w, Some(lane), StopKind::Misaligned, text);
         return;
@@ -132,10 +132,11 @@ pub(crate) fn global<const SAN: bool, const COUNT: bool>(
 ) -> Option<Pointers> {
     let first = access.addresses[(access.mask.trailing_zeros() & 31) as usize];
     // All lanes in the first lane's allocation is the rule; anything else takes the slow way.
-    if let Some(owner) = b.launch.memory.owner(first) {
-        if outside(&access, owner.base, owner.len) == 0 && !(owner.read_only && access.kind != Kind::Read) {
-            return Some(pointers(owner.bytes(), owner.base, &access));
-        }
+    if let Some(owner) = b.launch.memory.owner(first)
+        && outside(&access, owner.base, owner.len) == 0
+        && !(owner.read_only && access.kind != Kind::Read)
+    {
+        return Some(pointers(owner.bytes(), owner.base, &access));
     }
     global_scattered(w, b, &access)
 }

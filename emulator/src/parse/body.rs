@@ -58,18 +58,18 @@ impl<'a> Body<'a, '_> {
     fn find(&self, mut scope: usize, name: &str) -> Option<Name> {
         loop {
             let names = &self.scopes[scope].names;
-            if let Some(found) = names.get(name) {
-                if !matches!(found, Name::Regs(..)) {
-                    return Some(*found);
-                }
+            if let Some(found) = names.get(name)
+                && !matches!(found, Name::Regs(..))
+            {
+                return Some(*found);
             }
             // `%r12` of `%r<64>`.
             let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
             let (stem, number) = name.split_at(name.len() - digits);
-            if let (Some(Name::Regs(first, count)), Ok(number)) = (names.get(stem), number.parse::<u32>()) {
-                if number < *count {
-                    return Some(Name::Reg(first + number));
-                }
+            if let (Some(Name::Regs(first, count)), Ok(number)) = (names.get(stem), number.parse::<u32>())
+                && number < *count
+            {
+                return Some(Name::Reg(first + number));
             }
             if scope == ROOT {
                 return None;
@@ -293,16 +293,15 @@ impl<'a> Parser<'a> {
         let mut args = Vec::new();
         let branch = matches!(base, "bra" | "brx");
         while !self.is_mark(';') {
-            if branch {
-                if let Some(TokenKind::Word(name)) = self.kind() {
-                    if !matches!(body.find(body.current, name), Some(Name::Reg(_))) {
-                        let statement = body.function.body.len();
-                        let line = self.line();
-                        self.at += 1;
-                        body.fixups.push(Fixup { statement, scope: body.current, name, line });
-                        break;
-                    }
-                }
+            if branch
+                && let Some(TokenKind::Word(name)) = self.kind()
+                && !matches!(body.find(body.current, name), Some(Name::Reg(_)))
+            {
+                let statement = body.function.body.len();
+                let line = self.line();
+                self.at += 1;
+                body.fixups.push(Fixup { statement, scope: body.current, name, line });
+                break;
             }
             args.push(self.operand(body, formals)?);
             if !self.eat(',') {

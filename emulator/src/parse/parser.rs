@@ -81,11 +81,11 @@ impl<'a> Parser<'a> {
 
     /// A non-negative integer.
     pub fn integer(&mut self) -> Parsed<u64> {
-        if let Some(TokenKind::Number(spelling)) = self.kind() {
-            if let Some(Literal::Int(value)) = literal(spelling, false) {
-                self.at += 1;
-                return Ok(value);
-            }
+        if let Some(TokenKind::Number(spelling)) = self.kind()
+            && let Some(Literal::Int(value)) = literal(spelling, false)
+        {
+            self.at += 1;
+            return Ok(value);
         }
         Err(self.error("an integer is wanted here"))
     }

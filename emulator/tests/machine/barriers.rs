@@ -65,6 +65,9 @@ fn lanes_arrive_one_by_one() {
                 setp.eq.u32 %p1, %r2, 0;\n@%p1 bra EVEN;\nbarrier.sync 0;\nbra DONE;\nEVEN:\nbarrier.sync 0;\nDONE:\n\
                 xor.b32 %r3, %t, 33;\nmov.u32 %r1, s;\nmad.lo.u32 %r1, %r3, 4, %r1;\nld.shared.u32 %r4, [%r1];\nst.global.u32 [%at], %r4;";
     assert!(run(text, 64, 64).iter().enumerate().all(|(t, got)| *got as usize == t ^ 33));
+    // With a count too: single lanes count one each, and a whole warp 32.
+    let counted = text.replace("barrier.sync 0;", "barrier.sync 5, 64;");
+    assert!(run(&counted, 64, 64).iter().enumerate().all(|(t, got)| *got as usize == t ^ 33));
 }
 
 #[test]

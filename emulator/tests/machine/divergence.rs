@@ -99,8 +99,7 @@ fn a_flag_between_warps() {
 #[test]
 fn spinning_for_ever_is_noticed() {
     let text = "WAIT:\nld.volatile.global.u32 %r1, [%out];\nsetp.eq.u32 %p1, %r1, 0;\n@%p1 bra WAIT;";
-    let mut config = Config::default();
-    config.patience = 100;
+    let config = Config { patience: 100, ..Config::default() };
     let stop = Kernel::body(text).run_with(&config, Dims::linear(1, 64), &mut [0]).expect_err("hangs");
     assert_eq!(stop.kind(), StopKind::Hang);
     assert!(stop.to_string().contains("warp 1 lanes 0xffffffff runs"), "{stop}");
@@ -147,4 +146,13 @@ fn every_path_through_a_maze() {
         });
         assert_eq!(*got, want, "thread {t}");
     }
+}
+
+#[test]
+fn a_value_set_in_the_first_round_only() {
+    // %r5 keeps its value from round to round, though each round writes it under a guard before reading it.
+    let text = "mov.u32 %r1, 0;\nmov.u32 %r2, 0;\nLOOP:\nmul.lo.u32 %r3, %r1, 7;\nadd.u32 %r4, %r3, 1;\nadd.u32 %r2, %r2, %r4;\n\
+                setp.eq.u32 %p1, %r1, 0;\n@%p1 mov.u32 %r5, 1000;\nadd.u32 %r2, %r2, %r5;\nadd.u32 %r1, %r1, 1;\n\
+                setp.lt.u32 %p1, %r1, 6;\n@%p1 bra LOOP;\nst.global.u32 [%at], %r2;";
+    assert_eq!(run(text, 1, 1), [7 * 15 + 6 + 6000]);
 }

@@ -62,7 +62,7 @@ fn arithmetic_of_two() {
 #[test]
 fn arithmetic_of_one() {
     for (ty, bits, _) in TYPES.into_iter().filter(|(_, _, signed)| *signed) {
-        one(&format!("abs.{ty} %d, %a;"), bits, bits, |x| number(x, bits, true).abs() as u64);
+        one(&format!("abs.{ty} %d, %a;"), bits, bits, |x| number(x, bits, true).unsigned_abs() as u64);
         one(&format!("neg.{ty} %d, %a;"), bits, bits, |x| (-number(x, bits, true)) as u64);
     }
 }
@@ -108,7 +108,7 @@ fn carries() {
     });
     two("sub.cc.u64 %w, %a, %b;\nsubc.u64 %d, 0, 0;", [64; 2], 64, |x, y| if x < y { !0 } else { 0 });
     two("add.cc.u32 %s, %a, %b;\naddc.cc.u32 %s, %a, %b;\naddc.u32 %d, 0, 0;", [32; 2], 32, |x, y| {
-        ((x | x << 32) as u128 + (y | y << 32) as u128 >> 64) as u64
+        (((x | x << 32) as u128 + (y | y << 32) as u128) >> 64) as u64
     });
     two("sub.cc.u32 %s, %a, %b;\nsubc.u32 %d, %b, %a;", [32; 2], 32, |x, y| {
         y.wrapping_sub(x).wrapping_sub((x < y) as u64)

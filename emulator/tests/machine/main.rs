@@ -8,6 +8,7 @@ mod compare;
 mod copies;
 mod divergence;
 mod exchange;
+mod fixtures;
 mod integer;
 mod memory;
 mod random;

@@ -96,13 +96,13 @@ fn interpret(nodes: &[Node], r: &mut [u32]) -> bool {
                     if interpret(body, r) {
                         return true;
                     }
-                    if r[*leave] % 5 == 0 {
+                    if r[*leave].is_multiple_of(5) {
                         break;
                     }
                 }
             }
             Node::Exit { condition } => {
-                if r[*condition] % 97 == 0 {
+                if r[*condition].is_multiple_of(97) {
                     return true;
                 }
             }
