@@ -1,5 +1,7 @@
 //! The reference and the CPU device against cases that an independent float64 implementation computed.
 
+use crate::common::cuda::devices;
+use crate::common::fixture::ops::{Runner, Stop, find};
 use crate::common::fixture::{Fixture, gaussian_config, run};
 use macula::reference::gaussian;
 use macula::{Cpu, Device};
@@ -22,6 +24,53 @@ fn gaussian_on(device: &dyn Device) {
 #[test]
 fn gaussian_on_cpu() {
     gaussian_on(&Cpu::new());
+}
+
+/// Ops by the beginnings of their files, and how many cases there are.
+const OTHER_OPS: [(&str, usize); 5] = [
+    ("window_attn__", 28),
+    ("content_attn__", 10),
+    ("nonlocal_core__", 1),
+    ("axial_pos_attn__", 13),
+    ("axial_pos_1d__", 2),
+];
+
+#[test]
+fn other_ops_on_cpu() {
+    for (beginning, count) in OTHER_OPS {
+        for fixture in fixtures(beginning, count) {
+            run(&Cpu::new(), &fixture).unwrap();
+        }
+    }
+}
+
+#[test]
+fn other_ops_in_the_reference() {
+    for (beginning, count) in OTHER_OPS {
+        for fixture in fixtures(beginning, count) {
+            let op = find(&fixture.op).unwrap();
+            let results =
+                (op.results)(&fixture, Runner::Reference).unwrap_or_else(|e| panic!("{}: {e}", fixture.case));
+            results.iter().for_each(|(name, got)| fixture.check(name, got).unwrap());
+        }
+    }
+}
+
+/// The separable cases, on the device that the tests run kernels on; the others are refused by name.
+#[test]
+fn gaussian_on_cuda() {
+    let on = &devices()[0];
+    let mut refused = 0;
+    for fixture in fixtures("radius_attn__", 24) {
+        if gaussian_config(&fixture).unwrap().kernel.is_separable() {
+            run(on, &fixture).unwrap();
+        } else {
+            let op = find(&fixture.op).unwrap();
+            assert!(matches!((op.results)(&fixture, Runner::Device(on)), Err(Stop::Unsupported(_))));
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 5);
 }
 
 /// In f64 the reference is right to far more digits than the rule of the fixtures asks for. Results that the file holds
