@@ -92,14 +92,10 @@ struct GaussianBwdSumParams {
 };
 static_assert(sizeof(GaussianBwdSumParams) == 64, "change src/ops/gaussian/params.rs together with this");
 
-// gaussian_fwd_plane_*: both passes with whole planes in shared memory.
-struct GaussianPlaneParams {
-  GaussianRadius radius;
-  void const* v;
-  void* o;
-  GaussianStrides v_at, o_at;      // line: y, axis: x
+// How planes lie in the shared memory of a block. An item is a slice of the channels of one plane [y, x].
+struct GaussianItems {
   int32_t heads;
-  int32_t items, items_per_block;  // an item is a slice of the channels of one plane [y, x]; slices count fastest
+  int32_t items, items_per_block;  // slices of a plane count fastest
   int32_t slices;                  // of a plane
   int32_t log2_units;              // units of 16 bytes of a slice
   int32_t y, x, channels;
@@ -107,7 +103,29 @@ struct GaussianPlaneParams {
   int32_t item_bytes;              // shared memory of an item, its tables included
   int32_t is_row;
 };
+static_assert(sizeof(GaussianItems) == 48, "change src/ops/gaussian/params.rs together with this");
+
+// gaussian_fwd_plane_*: both passes with whole planes in shared memory.
+struct GaussianPlaneParams {
+  GaussianRadius radius;
+  void const* v;
+  void* o;
+  GaussianStrides v_at, o_at;      // line: y, axis: x
+  GaussianItems items;
+};
 static_assert(sizeof(GaussianPlaneParams) == 168, "change src/ops/gaussian/params.rs together with this");
+
+// gaussian_bwd_plane_*: dv and dσ with whole planes in shared memory.
+struct GaussianBwdPlaneParams {
+  GaussianRadius radius;
+  void const* v;                   // read only for dσ
+  void const* d_o;
+  void* dv;                        // may be null
+  float* partials;                 // [item], may be null: then no dσ
+  GaussianStrides v_at, d_o_at, dv_at;
+  GaussianItems items;
+};
+static_assert(sizeof(GaussianBwdPlaneParams) == 224, "change src/ops/gaussian/params.rs together with this");
 
 namespace gaussian {
 

@@ -1,4 +1,4 @@
-// gaussian_plane — whole planes in shared memory, shared by the forward and the backward pass over planes.
+// gaussian_plane — whole planes in shared memory: layout, tables and copies, for the forward and the backward pass.
 //
 // An *item* is a slice of the channels of one plane: 2^log2_units units of 16 bytes for each pixel. In shared memory each
 // unit has a plane of its own, [y][pitch] with an odd pitch: eight neighbours along either axis lie in different banks.
@@ -13,98 +13,133 @@ namespace gaussian {
 constexpr int kAxisMax = 128;
 constexpr int kPlaneThreads = 256;
 constexpr int kPlaneWarps = kPlaneThreads / prim::kWarp;
-constexpr int kRun = 8;                               // consecutive outputs of a thread (f32)
-constexpr int kSteps = kAxisMax / prim::kMmaK;        // k16 steps of the longest axis (16 bits)
+constexpr int kRun = 8;                               // the most consecutive outputs of a thread (f32)
+
+enum Direction { kForward, kBackward };
 
 __host__ __device__ constexpr int padded(int n) { return prim::round_up(n, prim::kQuad); }
 
-// Words of an axis' Toeplitz table: 16 bits: pairs (w(d), w(d − 1)) for d in −16·m.., f32: w(d) for d in −8·m...
+// Entries of a Toeplitz table: by signed distance, from minus the axis, rounded up to what a warp sums at once, on.
 template <class T>
 __host__ __device__ constexpr int toeplitz_words(int axis) {
   return 2 * prim::round_up(axis, sizeof(T) == 2 ? prim::kMmaM : kRun);
 }
 
-// What both axes of an item have in shared memory.
-template <class T>
+// What an axis of an item has in shared memory. Vectors of the axis' length; the last two only for kBackward.
+template <class T, Direction D>
 struct AxisTable {
-  uint32_t* toeplitz;    // index d + size / 2
-  float* w;              // by distance: w, then (f32) unused
-  float* norm;           // by position: the prefix sums of w, then 1 / Z
+  static constexpr int kToeplitz = D == kBackward && sizeof(T) == 4 ? 2 : 1;
+  static constexpr int kVectors = D == kBackward ? 4 : 2;
+
+  uint32_t* toeplitz;    // at signed distance d: w(|d|), 16 bits: the pair (w(|d|), w(|d − 1|)); then f32: w·ψ(|d|)
+  float* w;              // by distance: w, rounded to T
+  float* norm;           // by position: 1 / Z
+  float* pull;           // by distance: w·ψ, of w in f32
+  float* mean;           // by position: Σ w ψ / Z, 0 for norm none
   int axis;
 
-  // Words of one axis.
-  static __host__ __device__ constexpr int words(int axis) { return toeplitz_words<T>(axis) + 2 * padded(axis); }
-
-  __device__ __forceinline__ AxisTable(uint32_t* first, int axis) : toeplitz(first), axis(axis) {
-    w = reinterpret_cast<float*>(first + toeplitz_words<T>(axis));
+  static __host__ __device__ constexpr int words(int axis) {
+    return kToeplitz * toeplitz_words<T>(axis) + kVectors * padded(axis);
+  }
+  __device__ __forceinline__ AxisTable(uint32_t* first, int axis)
+      : toeplitz(first + toeplitz_words<T>(axis) / 2), axis(axis) {
+    w = reinterpret_cast<float*>(first + kToeplitz * toeplitz_words<T>(axis));
     norm = w + padded(axis);
+    pull = norm + padded(axis);
+    mean = pull + padded(axis);
   }
 };
 
-// Shared memory of a block: per item the planes of its units, the tables of y and x, and a quad with the scales c_y, c_x;
-// at the end of all one unit of zeros, which stands for what lies beyond an axis.
-template <class T>
+// Shared memory of a block: per item the planes of its units, the tables of y and x, a quad with the scales c_y and c_x
+// and (kBackward) a sum per warp; at the end of all one unit of zeros, which stands for what lies beyond an axis.
+template <class T, Direction D>
 struct Layout {
+  static constexpr int kTail = prim::kQuad + (D == kBackward ? kPlaneWarps : 0);   // floats behind the tables
+
   unsigned char* bytes;
-  int item_bytes, planes_bytes, y, x;
+  int item_bytes, y, x;
+
+  __device__ __forceinline__ explicit Layout(GaussianItems const& p)
+      : bytes(prim::shared_memory<unsigned char>()), item_bytes(p.item_bytes), y(p.y), x(p.x) {}
 
   __device__ __forceinline__ uint4* planes(int item) const {
     return reinterpret_cast<uint4*>(bytes + item * item_bytes);
   }
-  __device__ __forceinline__ AxisTable<T> table(int item, bool is_x) const {
-    auto* const words = reinterpret_cast<uint32_t*>(bytes + item * item_bytes + planes_bytes);
-    return AxisTable<T>(words + (is_x ? AxisTable<T>::words(y) : 0), is_x ? x : y);
-  }
   __device__ __forceinline__ float* scales(int item) const {
-    return reinterpret_cast<float*>(bytes + (item + 1) * item_bytes) - prim::kQuad;
+    return reinterpret_cast<float*>(bytes + (item + 1) * item_bytes) - kTail;
   }
-  __device__ __forceinline__ uint4* zero(int items) const { return planes(items); }
+  __device__ __forceinline__ float* warp_sums(int item) const { return scales(item) + prim::kQuad; }
+  __device__ __forceinline__ AxisTable<T, D> table(int item, bool is_x) const {
+    int const words_y = AxisTable<T, D>::words(y);
+    int const words_x = AxisTable<T, D>::words(x);
+    auto* const first = reinterpret_cast<uint32_t*>(scales(item)) - (words_y + words_x);
+    return AxisTable<T, D>(first + (is_x ? words_y : 0), is_x ? x : y);
+  }
+  __device__ __forceinline__ uint4* zero(GaussianItems const& p) const { return planes(p.items_per_block); }
 };
 
 // ---- Tables ---------------------------------------------------------------------------------------------------------
 
-// The table of one axis of one head, by one warp: its weights, 1 / Z_i, and a power of two near Z.
-template <class T>
-__device__ __forceinline__ void fill_table(Head const& head, AxisTable<T> const& table, bool is_row, float* scale) {
+// The table of one axis of one head, by one warp, and the power of two that its intermediates are scaled by.
+template <class T, Direction D>
+__device__ __forceinline__ void fill_table(Head const& head, AxisTable<T, D> const& table, bool is_row, float* scale) {
+  constexpr int kRounds = kAxisMax / prim::kWarp;
   int const lane = threadIdx.x % prim::kWarp;
   int const last = table.axis - 1;
-  float below = 0.f;
-  for (int first = 0; first < table.axis; first += prim::kWarp) {
+  float w_below = 0.f;
+  float pull_below = 0.f;
+  for (int first = 0; first <= last; first += prim::kWarp) {
     int const distance = first + lane;
     float const w = prim::rounded<T>(head.weight(distance));
-    float const sum = below + prim::warp_prefix(w);
-    if (distance < table.axis) {
+    float const w_sum = w_below + prim::warp_prefix(w);
+    w_below = __shfl_sync(prim::kAllLanes, w_sum, prim::kWarp - 1);
+    if (distance <= last) {
       table.w[distance] = w;
-      table.norm[distance] = sum;
+      table.norm[distance] = w_sum;
     }
-    below = __shfl_sync(prim::kAllLanes, sum, prim::kWarp - 1);
+    if constexpr (D == kBackward) {
+      float const pull = head.weight_psi(distance);
+      float const pull_sum = pull_below + prim::warp_prefix(pull);
+      pull_below = __shfl_sync(prim::kAllLanes, pull_sum, prim::kWarp - 1);
+      if (distance <= last) {
+        table.pull[distance] = pull;
+        table.mean[distance] = pull_sum;
+      }
+    }
   }
   __syncwarp();   // sync: weights and prefix sums written, other lanes read them
   float const centre = table.w[0];
   float const z_min = table.norm[last];
   float const z_max = table.norm[table.axis / 2] + table.norm[last - table.axis / 2] - centre;
-  float z[kAxisMax / prim::kWarp];
+  float norm[kRounds];
+  float mean[kRounds];
 #pragma unroll
-  for (int i = 0; i < kAxisMax / prim::kWarp; ++i) {
+  for (int i = 0; i < kRounds; ++i) {
     int const position = min(i * prim::kWarp + lane, last);
-    z[i] = table.norm[position] + table.norm[last - position] - centre;
+    norm[i] = 1.f / (table.norm[position] + table.norm[last - position] - centre);
+    mean[i] = D == kBackward && is_row ? (table.mean[position] + table.mean[last - position]) * norm[i] : 0.f;
   }
-  __syncwarp();   // sync: prefix sums read before 1 / Z overwrites them
+  __syncwarp();   // sync: prefix sums read before Z and mean overwrite them
 #pragma unroll
-  for (int i = 0; i < kAxisMax / prim::kWarp; ++i) {
+  for (int i = 0; i < kRounds; ++i) {
     int const position = i * prim::kWarp + lane;
-    if (position < table.axis) {
-      table.norm[position] = 1.f / z[i];
+    if (position <= last) {
+      table.norm[position] = norm[i];
+      if constexpr (D == kBackward) {
+        table.mean[position] = mean[i];
+      }
     }
   }
-  int const words = toeplitz_words<T>(table.axis);
-  auto const w_at = [&](int distance) { return distance <= last ? table.w[distance] : 0.f; };
-  for (int k = lane; k < words; k += prim::kWarp) {
-    int const d = k - words / 2;
+  int const half = toeplitz_words<T>(table.axis) / 2;
+  auto const at = [&](float const* by_distance, int d) { return abs(d) <= last ? by_distance[abs(d)] : 0.f; };
+  for (int d = lane - half; d < half; d += prim::kWarp) {
     if constexpr (sizeof(T) == 2) {
-      table.toeplitz[k] = prim::Pair<T>::pack(w_at(abs(d)), w_at(abs(d - 1)));
+      table.toeplitz[d] = prim::Pair<T>::pack(at(table.w, d), at(table.w, d - 1));
     } else {
-      table.toeplitz[k] = __float_as_uint(w_at(abs(d)));
+      table.toeplitz[d] = __float_as_uint(at(table.w, d));
+      if constexpr (D == kBackward) {
+        table.toeplitz[d + 2 * half] = __float_as_uint(at(table.pull, d));
+      }
     }
   }
   if (lane == 0) {
@@ -112,178 +147,133 @@ __device__ __forceinline__ void fill_table(Head const& head, AxisTable<T> const&
   }
 }
 
-// ---- Planes in and out of shared memory ---------------------------------------------------------------------------
+// ---- Items of a block ---------------------------------------------------------------------------------------------
 
-// Where a block's items are.
-template <class Params>
+// Which plane and channels an item of this block is.
+template <class T>
 struct Place {
-  int bi, hi, channel;    // of an item: image, head, first channel
-  bool live;
+  int bi, hi, channel;   // image, head, first channel
+  bool live;             // the last block may have fewer items
 
-  __device__ __forceinline__ Place(Params const& p, int unit, int item) {
-    int const global = blockIdx.x * p.items_per_block + item;
-    live = global < p.items;
-    int const bh = (live ? global : 0) / p.slices;
+  __device__ __forceinline__ Place(GaussianItems const& p, int item) {
+    int const index = blockIdx.x * p.items_per_block + item;
+    live = index < p.items;
+    int const bh = (live ? index : 0) / p.slices;
     bi = bh / p.heads;
-    hi = bh % p.heads;
-    channel = ((live ? global : 0) % p.slices << p.log2_units) * unit;
+    hi = bh - bi * p.heads;
+    channel = ((live ? index : 0) - bh * p.slices << p.log2_units) * prim::kUnit<T>;
   }
 };
 
-// Calls visit(item place, row pointer of the tensor, unit's index in the item, x, channel) for every unit of a block
-// that exists: a warp per row, lanes over neighbouring units.
-template <class T, class Params, class Visit>
-__device__ __forceinline__ void for_each_unit(Params const& p, GaussianStrides const& at, T* tensor, Visit visit) {
-  int const lane = threadIdx.x % prim::kWarp;
-  int const warp = threadIdx.x / prim::kWarp;
-  int const units = 1 << p.log2_units;
-  for (int row = warp; row < p.items_per_block * p.y; row += kPlaneWarps) {
-    int const item = row / p.y;
-    int const yi = row % p.y;
-    Place<Params> const place(p, prim::kUnit<T>, item);
-    T* const pixels = tensor + plane_of(at, place.bi, place.hi) + int(at.line) * yi;
-    for (int i = lane; i < p.x << p.log2_units; i += prim::kWarp) {
-      int const unit = i & (units - 1);
-      int const xi = i >> p.log2_units;
-      int const channel = place.channel + unit * prim::kUnit<T>;
-      if (place.live && channel < p.channels) {
-        visit(item, unit * p.unit_stride + yi * p.pitch + xi, pixels + int(at.axis) * xi, channel);
-      }
-    }
+// The tables of every item of the block, a warp per axis.
+template <class T, Direction D>
+__device__ __forceinline__ void fill_tables(GaussianRadius const& radius, GaussianItems const& p,
+                                            Layout<T, D> const& smem) {
+  for (int job = threadIdx.x / prim::kWarp; job < 2 * p.items_per_block; job += kPlaneWarps) {
+    AxisTable<T, D> const table = smem.table(job / 2, job % 2 == 1);
+    Head const head = head_of(radius, Place<T>(p, job / 2).hi, table.axis);
+    fill_table(head, table, p.is_row != 0, smem.scales(job / 2) + job % 2);
   }
 }
 
-// ---- Sums along an axis, in place ---------------------------------------------------------------------------------
+// visit(item, index of the unit in the item's planes, first channel of the unit's pixel, channel) for every unit of the
+// block that holds channels: a warp per row, lanes over neighbouring units. leave(item) by the whole warp, after it has
+// visited all of its units of an item.
+template <class T, class Visit, class Leave>
+__device__ __forceinline__ void for_each_unit(GaussianItems const& p, GaussianStrides const& at, T* tensor, Visit visit,
+                                              Leave leave) {
+  using Element = prim::Plain<T>;
+  int const lane = threadIdx.x % prim::kWarp;
+  int const unit_mask = (1 << p.log2_units) - 1;
+  int item = -1;
+  Place<Element> place(p, 0);
+  T* plane = tensor;
+  for (int row = threadIdx.x / prim::kWarp; row < p.items_per_block * p.y; row += kPlaneWarps) {
+    if (row / p.y != item) {      // the same for the whole warp
+      if (item >= 0) {
+        leave(item);
+      }
+      item = row / p.y;
+      place = Place<Element>(p, item);
+      plane = tensor + plane_of(at, place.bi, place.hi);
+    }
+    if (!place.live) {
+      return;
+    }
+    int const yi = row - item * p.y;
+    T* const pixels = plane + int(at.line) * yi;
+    int const first = yi * p.pitch;
+    for (int i = lane; i < p.x << p.log2_units; i += prim::kWarp) {
+      int const unit = i & unit_mask;
+      int const xi = i >> p.log2_units;
+      int const channel = place.channel + unit * prim::kUnit<Element>;
+      if (channel < p.channels) {
+        visit(item, unit * p.unit_stride + first + xi, pixels + int(at.axis) * xi, channel);
+      }
+    }
+  }
+  if (item >= 0) {
+    leave(item);
+  }
+}
+template <class T, class Visit>
+__device__ __forceinline__ void for_each_unit(GaussianItems const& p, GaussianStrides const& at, T* tensor, Visit visit) {
+  for_each_unit(p, at, tensor, visit, [](int) {});
+}
 
-// How a pass walks the planes of an item: 2^log2_units units of each of num_lines lines, axis positions each.
+// Starts copying a tensor's items to the planes that begin `shift` units into each; the caller waits for the copies.
+template <class T, Direction D>
+__device__ __forceinline__ void load_planes(GaussianItems const& p, GaussianStrides const& at, void const* tensor,
+                                            Layout<T, D> const& smem, int shift) {
+  auto const in = prim::channels_of<T>(tensor, bits_of(at), p.channels);
+  for_each_unit<T const>(p, at, static_cast<T const*>(tensor), [&](int item, int index, T const* pixel, int channel) {
+    prim::copy_unit(smem.planes(item) + shift + index, pixel, channel, in, true);
+  });
+  prim::commit_copies();
+}
+
+template <class T, Direction D>
+__device__ __forceinline__ void store_planes(GaussianItems const& p, GaussianStrides const& at, void* tensor,
+                                             Layout<T, D> const& smem) {
+  auto const out = prim::channels_of<T>(tensor, bits_of(at), p.channels);
+  for_each_unit<T>(p, at, static_cast<T*>(tensor), [&](int item, int index, T* pixel, int channel) {
+    prim::store_unit(pixel, channel, out, smem.planes(item)[index]);
+  });
+}
+
+// How a pass walks the planes of an item: lines of 2^log2_units columns (units), axis positions each. Steps in units.
 struct Walk {
-  int num_lines, line_step, axis, axis_step;   // steps in units
+  int num_lines, line_step, axis, axis_step;
   int log2_units, unit_stride;
-  int live_units;                              // units of the item that hold channels
+  int live_units;        // units of the item that hold channels
   uint4 const* zero;
 
-  // A column: one unit of one line.
-  __device__ __forceinline__ bool live(int column) const {
-    return column < num_lines << log2_units && (column & ((1 << log2_units) - 1)) < live_units;
-  }
+  __device__ __forceinline__ Walk(GaussianItems const& p, bool is_x, uint4 const* zero)
+      : num_lines(is_x ? p.y : p.x), line_step(is_x ? p.pitch : 1), axis(is_x ? p.x : p.y),
+        axis_step(is_x ? 1 : p.pitch), log2_units(p.log2_units), unit_stride(p.unit_stride), live_units(0), zero(zero) {}
+
+  __device__ __forceinline__ int columns() const { return num_lines << log2_units; }
+  __device__ __forceinline__ int unit(int column) const { return column & ((1 << log2_units) - 1); }
+  __device__ __forceinline__ int line(int column) const { return column >> log2_units; }
+  __device__ __forceinline__ bool live(int column) const { return column < columns() && unit(column) < live_units; }
   __device__ __forceinline__ int first(int column) const {
-    return (column & ((1 << log2_units) - 1)) * unit_stride + (column >> log2_units) * line_step;
+    return unit(column) * unit_stride + line(column) * line_step;
   }
 };
 
-// f32: columns [task·per_warp, ..) of an item: x ← f · W x, where lanes share a column by runs of kRun outputs. A whole
-// column is summed before any of it is overwritten, by the warp alone.
-__device__ __forceinline__ void sum_f32(uint4* planes, Walk const& walk, AxisTable<float> const& table, int reach,
-                                        bool by_norm, int task) {
-  int const lane = threadIdx.x % prim::kWarp;
-  int const runs = prim::ceil_div(walk.axis, kRun);
-  int const per_warp = prim::kWarp / runs;
-  int const column = task * per_warp + lane % per_warp;   // neighbouring lanes: other columns, in other banks
-  int const run = lane / per_warp;
-  bool const live = run < runs && walk.live(column);
-  float4* const x = reinterpret_cast<float4*>(planes) + (live ? walk.first(column) : 0);
-  float4 const* const zero = reinterpret_cast<float4 const*>(walk.zero);
-
-  // Blocks of kRun inputs: all of the axis, or those around a run when that is fewer. Either is uniform for the warp.
-  int const around = prim::ceil_div(reach, kRun);
-  bool const is_near = 2 * around + 1 < runs;
-  int const blocks = is_near ? 2 * around + 1 : runs;
-  int const first_block = is_near ? run - around : 0;
-  float acc[kRun][prim::kQuad] = {};
-  for (int i = 0; i < blocks; ++i) {
-    int const block = first_block + i;
-    if (live && block >= 0 && block < runs) {
-      float w[2 * kRun];       // output r and input k of this block: w[kRun + r − k]
-      float4 const* const from =
-          reinterpret_cast<float4 const*>(table.toeplitz + toeplitz_words<float>(walk.axis) / 2 + (run - block - 1) * kRun);
-#pragma unroll
-      for (int k = 0; k < 2 * kRun / prim::kQuad; ++k) {
-        float4 const four = from[k];
-        w[4 * k] = four.x;
-        w[4 * k + 1] = four.y;
-        w[4 * k + 2] = four.z;
-        w[4 * k + 3] = four.w;
-      }
-#pragma unroll
-      for (int k = 0; k < kRun; ++k) {
-        int const position = block * kRun + k;
-        float4 const in = *(position < walk.axis ? x + position * walk.axis_step : zero);
-#pragma unroll
-        for (int r = 0; r < kRun; ++r) {
-          acc[r][0] = fmaf(w[kRun + r - k], in.x, acc[r][0]);
-          acc[r][1] = fmaf(w[kRun + r - k], in.y, acc[r][1]);
-          acc[r][2] = fmaf(w[kRun + r - k], in.z, acc[r][2]);
-          acc[r][3] = fmaf(w[kRun + r - k], in.w, acc[r][3]);
-        }
-      }
+// visit(item, its place, its walk, its table, its reach, task) for `tasks` tasks of every item, spread over the warps.
+template <class T, Direction D, class Visit>
+__device__ __forceinline__ void for_each_task(GaussianRadius const& radius, GaussianItems const& p,
+                                              Layout<T, D> const& smem, bool is_x, int tasks, Visit visit) {
+  Walk walk(p, is_x, smem.zero(p));
+  for (int flat = threadIdx.x / prim::kWarp; flat < tasks * p.items_per_block; flat += kPlaneWarps) {
+    int const item = flat / tasks;
+    Place<T> const place(p, item);
+    if (!place.live) {
+      break;             // the same for the whole warp
     }
-  }
-  __syncwarp();   // sync: the warp's columns read before it overwrites them
-#pragma unroll
-  for (int r = 0; r < kRun; ++r) {
-    int const position = run * kRun + r;
-    if (live && position < walk.axis) {
-      float const f = by_norm ? table.norm[position] : 1.f;
-      x[position * walk.axis_step] = make_float4(acc[r][0] * f, acc[r][1] * f, acc[r][2] * f, acc[r][3] * f);
-    }
-  }
-}
-
-// 16 bits: columns 2·pair and 2·pair + 1 of an item: x ← f · W x, f = 1 / Z by position, or `scale`. The columns are in
-// registers, as the right-hand fragments of every product, before any of them is overwritten.
-template <class T>
-__device__ __forceinline__ void sum_16(uint4* planes, Walk const& walk, AxisTable<T> const& table, int reach,
-                                       bool by_norm, float scale, int pair) {
-  int const lane = threadIdx.x % prim::kWarp;
-  int const g = lane / 4;
-  int const t = lane % 4;
-
-  // Lanes 0–15 name the rows of the first column, 16–31 those of the second.
-  int const mine = 2 * pair + lane / prim::kMmaK;
-  bool const mine_live = walk.live(mine);
-  uint4 const* const rows = planes + (mine_live ? walk.first(mine) : 0);
-  uint32_t b[kSteps][4];
-#pragma unroll
-  for (int k = 0; k < kSteps; ++k) {
-    if (k * prim::kMmaK < walk.axis) {
-      int const position = k * prim::kMmaK + lane % prim::kMmaK;
-      bool const exists = mine_live && position < walk.axis;
-      prim::load_matrices_transposed(b[k], prim::shared_address(exists ? rows + position * walk.axis_step : walk.zero));
-    }
-  }
-  __syncwarp();   // sync: the warp's columns read before it overwrites them
-
-  constexpr int kDiagonals = prim::kMmaM / 2;    // from one register of a Toeplitz tile to the next
-  uint32_t const* const middle = table.toeplitz + toeplitz_words<T>(walk.axis) / 2 + g - 2 * t;
-  for (int m = 0; m * prim::kMmaM < walk.axis; ++m) {
-    float acc[2][4] = {};
-    uint32_t above = middle[m * prim::kMmaM + kDiagonals];
-#pragma unroll
-    for (int k = 0; k < kSteps; ++k) {
-      if (k * prim::kMmaK < walk.axis) {
-        uint32_t const* const run = middle + (m - k) * prim::kMmaM;
-        uint32_t const below = run[-kDiagonals];
-        if (abs(m - k) * prim::kMmaM - (prim::kMmaM - 1) <= reach) {   // the same for the whole warp
-          uint32_t const a[4] = {run[0], above, below, run[0]};
-          prim::mma<T>(acc[0], a, b[k][0], b[k][1]);
-          prim::mma<T>(acc[1], a, b[k][2], b[k][3]);
-        }
-        above = below;
-      }
-    }
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      int const position = m * prim::kMmaM + half * kDiagonals + g;
-      float const f = by_norm ? table.norm[min(position, walk.axis - 1)] : scale;
-#pragma unroll
-      for (int n = 0; n < 2; ++n) {
-        if (position < walk.axis && walk.live(2 * pair + n)) {
-          uint4* const unit = planes + walk.first(2 * pair + n) + position * walk.axis_step;
-          reinterpret_cast<uint32_t*>(unit)[t] =
-              prim::Pair<T>::pack(acc[n][2 * half] * f, acc[n][2 * half + 1] * f);
-        }
-      }
-    }
+    walk.live_units = prim::ceil_div(p.channels - place.channel, prim::kUnit<T>);
+    visit(item, walk, smem.table(item, is_x), head_of(radius, place.hi, walk.axis).reach, flat - item * tasks);
   }
 }
 

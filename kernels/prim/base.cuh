@@ -35,6 +35,11 @@ constexpr unsigned kSharedSm90 = 227u * 1024;   // sm_90, sm_100
 __host__ __device__ constexpr int ceil_div(int a, int b) { return a / b + (a % b != 0); }
 __host__ __device__ constexpr int round_up(int a, int b) { return ceil_div(a, b) * b; }
 
+// T without const.
+template <class T> struct PlainOf { using type = T; };
+template <class T> struct PlainOf<T const> { using type = T; };
+template <class T> using Plain = typename PlainOf<T>::type;
+
 __device__ __forceinline__ float not_a_number() { return __int_as_float(0x7fffffff); }
 
 // The dynamic shared memory of the block, as the kernel's own struct or element type.

@@ -29,14 +29,21 @@ const COLUMNS_BWD: i64 = 16;
 
 /// The part of a workspace that was handed out.
 #[derive(Default)]
-struct Scratch {
+pub(super) struct Scratch {
     bytes: u64,
 }
 impl Scratch {
-    fn take(&mut self, bytes: i64) -> Ptr {
+    pub fn take(&mut self, bytes: i64) -> Ptr {
         let at = self.bytes;
         self.bytes += bytes.unsigned_abs().next_multiple_of(ALIGN);
         Ptr::workspace(at)
+    }
+
+    pub fn plan(self, launches: Vec<Launch>) -> Result<Plan> {
+        let too_large =
+            |_| Error::unsupported(Gaussian::NAME, "the workspace is larger than this machine's memory");
+        let workspace_bytes = usize::try_from(self.bytes).map_err(too_large)?;
+        Ok(Plan { launches, workspace_bytes })
     }
 }
 
@@ -327,13 +334,6 @@ fn blocks(outs: i32, lines: i32, per_line: i32, columns: i64) -> i128 {
     i128::from(tiles) * i128::from(groups)
 }
 
-fn plan(launches: Vec<Launch>, scratch: &Scratch) -> Result<Plan> {
-    let workspace_bytes = usize::try_from(scratch.bytes).map_err(|_| {
-        Error::unsupported(Gaussian::NAME, "the workspace is larger than this machine's memory")
-    })?;
-    Ok(Plan { launches, workspace_bytes })
-}
-
 pub(super) fn forward(config: &GaussianConfig, problem: &ForwardProblem, map: &Map) -> Result<Plan> {
     let mut scratch = Scratch::default();
     let tables = Tables::new(&mut scratch, map, problem.sigma.shape[0]);
@@ -352,7 +352,7 @@ pub(super) fn forward(config: &GaussianConfig, problem: &ForwardProblem, map: &M
         along_x: by_position(tables.second),
     };
     launches.extend(product.launches(&mut scratch)?);
-    plan(launches, &scratch)
+    scratch.plan(launches)
 }
 
 const D_O: Ptr = Ptr::operand(2);
@@ -386,7 +386,7 @@ fn backward_v(config: &GaussianConfig, problem: &BackwardProblem, map: &Map, dv:
         along_x: Factors { pre, post_line: tables.first, ..Factors::NONE },
     };
     launches.extend(product.launches(&mut scratch)?);
-    plan(launches, &scratch)
+    scratch.plan(launches)
 }
 
 /// Both gradients, in f32 arithmetic for every element type: two passes with two intermediates, then the sum of partials.
@@ -474,11 +474,11 @@ fn backward_both(
         }
     }
     launches.push(sum(config, problem, dsigma, partials, partials_bh)?);
-    plan(launches, &scratch)
+    scratch.plan(launches)
 }
 
 /// `dsigma` from the partial sums of `[b, h]` planes.
-fn sum(
+pub(super) fn sum(
     config: &GaussianConfig,
     problem: &BackwardProblem,
     dsigma: &Layout<1>,

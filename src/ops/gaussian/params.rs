@@ -145,15 +145,10 @@ impl Params for BwdSumParams {
         &[offset_of!(Self, radius.sigma), offset_of!(Self, partials), offset_of!(Self, dsigma)];
 }
 
-/// Mirrors `GaussianPlaneParams`.
+/// Mirrors `GaussianItems`: how planes lie in the shared memory of a block.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct PlaneParams {
-    pub radius: Radius,
-    pub v: Ptr,
-    pub o: Ptr,
-    pub v_at: Strides,
-    pub o_at: Strides,
+pub(super) struct Items {
     pub heads: i32,
     pub items: i32,
     pub items_per_block: i32,
@@ -167,8 +162,46 @@ pub(super) struct PlaneParams {
     pub item_bytes: i32,
     pub is_row: i32,
 }
+const _: () = assert!(size_of::<Items>() == 48, "change kernels/gaussian.cuh together with this");
+
+/// Mirrors `GaussianPlaneParams`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct PlaneParams {
+    pub radius: Radius,
+    pub v: Ptr,
+    pub o: Ptr,
+    pub v_at: Strides,
+    pub o_at: Strides,
+    pub items: Items,
+}
 const _: () = assert!(size_of::<PlaneParams>() == 168, "change kernels/gaussian.cuh together with this");
 impl Params for PlaneParams {
     const POINTERS: &'static [usize] =
         &[offset_of!(Self, radius.sigma), offset_of!(Self, v), offset_of!(Self, o)];
+}
+
+/// Mirrors `GaussianBwdPlaneParams`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct BwdPlaneParams {
+    pub radius: Radius,
+    pub v: Ptr,
+    pub d_o: Ptr,
+    pub dv: Ptr,
+    pub partials: Ptr,
+    pub v_at: Strides,
+    pub d_o_at: Strides,
+    pub dv_at: Strides,
+    pub items: Items,
+}
+const _: () = assert!(size_of::<BwdPlaneParams>() == 224, "change kernels/gaussian.cuh together with this");
+impl Params for BwdPlaneParams {
+    const POINTERS: &'static [usize] = &[
+        offset_of!(Self, radius.sigma),
+        offset_of!(Self, v),
+        offset_of!(Self, d_o),
+        offset_of!(Self, dv),
+        offset_of!(Self, partials),
+    ];
 }

@@ -152,13 +152,10 @@ pub(super) fn forward(config: &GaussianConfig, problem: &ForwardProblem, gpu: &G
         return Ok(Plan::default());
     }
     let map = Map::new(problem.v.shape)?;
-    match planes::Shared::new(&map, problem.dtype, gpu, planes::FORWARD) {
-        Some(shared) => planes::forward(config, problem, &map, &shared),
-        None => lines::forward(config, problem, &map),
-    }
+    planes::forward(config, problem, &map, gpu).unwrap_or_else(|| lines::forward(config, problem, &map))
 }
 
-pub(super) fn backward(config: &GaussianConfig, problem: &BackwardProblem, _gpu: &Gpu) -> Result<Plan> {
+pub(super) fn backward(config: &GaussianConfig, problem: &BackwardProblem, gpu: &Gpu) -> Result<Plan> {
     check_kernel(config)?;
     check_plane("v", &problem.v)?;
     check_plane("d_o", &problem.d_o)?;
@@ -167,7 +164,7 @@ pub(super) fn backward(config: &GaussianConfig, problem: &BackwardProblem, _gpu:
         return lines::backward_of_nothing(config, problem);
     }
     let map = Map::new(problem.v.shape)?;
-    lines::backward(config, problem, &map)
+    planes::backward(config, problem, &map, gpu).unwrap_or_else(|| lines::backward(config, problem, &map))
 }
 
 /// `count · of y · x · d` multiply-adds along both axes, each axis limited by the window.
