@@ -74,8 +74,8 @@ pub fn run<T: Element>(on: &dyn Device, case: &Case, form: Form) -> Result<(), S
     let k = random::<T>(2, count(case.k()), case.size);
     let v = random::<T>(3, count(case.v()), 1.0);
     let g = random::<T>(4, count(case.o()), 1.0);
-    let put = |data: &[T], shape| Tensor::from_vec(data.to_vec(), shape)?.to(on).map_err(Into::into);
-    let put = |data: &[T], shape| put(data, shape).map_err(|e: macula::Error| explain(e));
+    let put =
+        |data: &[T], shape| Tensor::from_vec(data.to_vec(), shape).and_then(|t| t.to(on)).map_err(explain);
     let (tq, tk, tv, tg) = (put(&q, case.q)?, put(&k, case.k())?, put(&v, case.v())?, put(&g, case.o())?);
     let output = op.forward(on, &tq, &tk, &tv).map_err(explain)?;
     let [rq, rk, rv, rg] = [&q, &k, &v, &g].map(|x| numbers::<T, Bar<T>>(x));

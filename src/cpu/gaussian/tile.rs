@@ -65,6 +65,9 @@ struct Run {
     lanes: Range<usize>,
 }
 
+/// A box of the tensor, its first index and shape, and its part of the output.
+type Part<'a, T> = ([usize; 5], [usize; 5], Option<Output<'a, T>>);
+
 /// Runs `work` on every tile of a shape, in parallel, each with the part of the output that it writes; results come in
 /// the order of tiles.
 pub(super) fn run<T: Element, S: Default, R: Send>(
@@ -77,7 +80,7 @@ pub(super) fn run<T: Element, S: Default, R: Send>(
     // Small maps are handed out several at a time.
     let at_least = |elements: usize| (PIECE_ELEMENTS / elements).max(1);
     let grain = [at_least(h * y * x * d), at_least(y * x * d), rows, x, CHANNELS];
-    let pieces: Vec<([usize; 5], [usize; 5], Option<Output<'_, T>>)> = match output {
+    let pieces: Vec<Part<'_, T>> = match output {
         Some(output) => split(output, grain)
             .into_iter()
             .map(|piece| (piece.first, piece.view.layout.shape, Some(piece)))
@@ -248,7 +251,7 @@ impl Tile {
         let channels = self.num_channels;
         let first = vector * LANES;
         let factor = |xi: usize| factors.map_or(1.0, |factors| factors[xi]);
-        if channels % LANES == 0 {
+        if channels.is_multiple_of(LANES) {
             let (xi, channel) = (first / channels, first % channels);
             for (row, from) in from.iter().enumerate() {
                 let group = (row * channels + channel) / LANES;
