@@ -1,7 +1,9 @@
 //! The state of one thread block.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use crate::check::shared::Shadow;
 use crate::config::{Arch, Dims, TensorMode};
 use crate::error::{Details, Stop, StopKind};
 use crate::memory::Table;
@@ -51,6 +53,10 @@ pub(crate) struct LaunchInfo {
     pub tensor: TensorMode,
     pub seed: u64,
     pub patience: u64,
+    /// Number of the launch among those with checks, 0 without.
+    pub number: u64,
+    /// For each block: whether it synchronised with others through memory; empty if the kernel cannot.
+    pub communicates: Box<[AtomicBool]>,
 }
 
 /// A block-wide barrier's arrivals since it last completed.
@@ -79,6 +85,8 @@ pub(crate) struct Block {
     pub params: Bytes,
     /// Named barriers.
     pub barriers: [Barrier; 16],
+    /// Who accessed which byte of shared memory; when checks are on.
+    pub shadow: Option<Box<Shadow>>,
     /// Why the launch must stop.
     pub stop: Option<Stop>,
     /// Grows with every store, atomic that changed something, completed barrier and exit.
@@ -114,6 +122,8 @@ impl Block {
             source: program.source(place),
             instruction: program.spellings.get(pc as usize).map(|s| s.to_string()).unwrap_or_default(),
             text,
+            verb: "",
+            other: None,
             notes: Vec::new(),
         };
         Stop { details: Box::new(details) }

@@ -102,6 +102,54 @@ pub enum StopKind {
     Uninitialised,
     /// Two conflicting accesses that nothing orders.
     Race,
+    /// Use of bytes that an asynchronous copy, not yet waited for, still writes.
+    InFlight,
+    /// A barrier for all threads of a block some of which have exited.
+    EarlyExit,
+}
+
+/// The earlier of two accesses that must not meet; the [`Stop`] itself describes the later one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Side {
+    pub(crate) verb: &'static str,
+    pub(crate) block: [u32; 3],
+    pub(crate) thread: [u32; 3],
+    pub(crate) several: bool,
+    pub(crate) line: u32,
+    pub(crate) source: Option<(String, u32)>,
+    pub(crate) instruction: String,
+}
+
+impl Side {
+    /// What it did: `read`, `write`, `atomic`, `copy`, `exit`.
+    pub fn verb(&self) -> &str {
+        self.verb
+    }
+
+    /// Its block.
+    pub fn block(&self) -> [u32; 3] {
+        self.block
+    }
+
+    /// Its thread within the block.
+    pub fn thread(&self) -> [u32; 3] {
+        self.thread
+    }
+
+    /// Line of the PTX text.
+    pub fn ptx_line(&self) -> u32 {
+        self.line
+    }
+
+    /// Source file and line, where the PTX has line information.
+    pub fn source(&self) -> Option<(&str, u32)> {
+        self.source.as_ref().map(|(file, line)| (file.as_str(), *line))
+    }
+
+    /// The instruction.
+    pub fn instruction(&self) -> &str {
+        &self.instruction
+    }
 }
 
 /// A launch that was stopped, with everything needed to find out why.
@@ -123,6 +171,9 @@ pub(crate) struct Details {
     pub source: Option<(String, u32)>,
     pub instruction: String,
     pub text: String,
+    /// What the thread did, where there is another side.
+    pub verb: &'static str,
+    pub other: Option<Side>,
     pub notes: Vec<String>,
 }
 
@@ -157,6 +208,11 @@ impl Stop {
         self.details.source.as_ref().map(|(file, line)| (file.as_str(), *line))
     }
 
+    /// The other thread, where two are to blame.
+    pub fn other(&self) -> Option<&Side> {
+        self.details.other.as_ref()
+    }
+
     /// One sentence: what happened.
     pub fn text(&self) -> &str {
         &self.details.text
@@ -173,28 +229,54 @@ impl Stop {
                 source: None,
                 instruction: String::new(),
                 text,
+                verb: "",
+                other: None,
                 notes: Vec::new(),
             }),
         }
     }
 }
 
+/// `   file:line   ptx line 12   ld.shared…`
+fn place(
+    f: &mut fmt::Formatter<'_>,
+    line: u32,
+    source: &Option<(String, u32)>,
+    instruction: &str,
+) -> fmt::Result {
+    match source {
+        Some((file, number)) => write!(f, "   {file}:{number}   ptx line {line}")?,
+        None => write!(f, "   ptx line {line}")?,
+    }
+    write!(f, "   {instruction}")
+}
+
+fn triple(v: [u32; 3]) -> String {
+    format!("({},{},{})", v[0], v[1], v[2])
+}
+
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let triple = |v: [u32; 3]| format!("({},{},{})", v[0], v[1], v[2]);
-        write!(f, "error: {} in {}", self.details.text, self.details.kernel)?;
-        if let Some(block) = self.details.block {
-            write!(f, "\n  block {}", triple(block))?;
-            if let Some(thread) = self.details.thread {
-                write!(f, " thread {}", triple(thread))?;
+        let Details { kernel, block, thread, line, source, instruction, text, verb, other, .. } = &*self.details;
+        write!(f, "error: {text} in {kernel}")?;
+        if let Some(block) = block {
+            // The verbs of both sides stand in one column.
+            let verb = if verb.is_empty() { String::new() } else { format!("{verb:<7}") };
+            write!(f, "\n  {verb}block {}", triple(*block))?;
+            if let Some(thread) = thread {
+                write!(f, " thread {}", triple(*thread))?;
             }
         }
-        if self.details.line != 0 {
-            match &self.details.source {
-                Some((file, line)) => write!(f, "   {file}:{line}   ptx line {}", self.details.line)?,
-                None => write!(f, "   ptx line {}", self.details.line)?,
+        if *line != 0 {
+            place(f, *line, source, instruction)?;
+        }
+        if let Some(other) = other {
+            let who = (triple(other.block), triple(other.thread));
+            write!(f, "\n  {:<7}block {} thread {}", other.verb, who.0, who.1)?;
+            if other.several {
+                write!(f, " and others")?;
             }
-            write!(f, "   {}", self.details.instruction)?;
+            place(f, other.line, &other.source, &other.instruction)?;
         }
         for note in &self.details.notes {
             write!(f, "\n  {note}")?;

@@ -298,6 +298,7 @@ impl Warp {
     /// Lanes leave for good; the others of the group go on behind the instruction.
     fn exit(&mut self, leaving: u32) {
         self.alive &= !leaving;
+        self.exit_pc = self.pc;
         self.active &= !leaving;
         self.pc += 1;
         if self.parked != 0 {
@@ -456,6 +457,7 @@ impl Warp {
             && members & self.alive == arriving
             && lanes(arriving).all(|l| masks[l] == members)
         {
+            self.clock.meet(arriving, self.alive);
             self.pc += 1;
             return true;
         }
@@ -477,6 +479,7 @@ impl Warp {
         }
         if same == members & self.alive {
             self.parked &= !same;
+            self.clock.meet(same, self.alive);
             for l in lanes(same) {
                 self.lane_pc[l] += 1;
             }

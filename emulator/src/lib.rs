@@ -18,6 +18,7 @@
 #![allow(clippy::needless_range_loop)]
 
 mod block;
+mod check;
 mod config;
 mod decode;
 mod error;
@@ -35,6 +36,6 @@ mod schedule;
 mod warp;
 
 pub use config::{Arch, Config, Dims, TensorMode};
-pub use error::{LoadError, MemoryError, Stop, StopKind};
+pub use error::{LoadError, MemoryError, Side, Stop, StopKind};
 pub use machine::{Entry, Machine, Module, Param};
 pub use report::{Line, Report};

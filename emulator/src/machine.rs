@@ -1,6 +1,7 @@
 //! What users see: machines, modules, entries.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use crate::block::{LaunchInfo, SHARED_BASE};
@@ -272,6 +273,13 @@ impl Machine {
                 Err(error) => return refuse(error.to_string()),
             },
         };
+        let number = if config.checks {
+            self.memory.launch_checked()
+        } else {
+            self.memory.launch_unchecked();
+            0
+        };
+        let talkers = if config.checks && program.ordered { dims.blocks() } else { 0 };
         let info = Arc::new(LaunchInfo {
             program: program.clone(),
             memory: self.memory.snapshot(),
@@ -280,6 +288,8 @@ impl Machine {
             tensor: config.tensor,
             seed: config.seed,
             patience: config.patience,
+            number,
+            communicates: (0..talkers).map(|_| AtomicBool::new(false)).collect(),
         });
         let threads = match config.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),

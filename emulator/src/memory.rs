@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::check::global::{LAUNCHES, Shadow};
 use crate::error::MemoryError;
 
 /// Addresses of different allocations differ at or above this bit.
@@ -35,6 +36,8 @@ pub(crate) struct Allocation {
     /// `.const` variables cannot be stored to by kernels.
     pub read_only: bool,
     words: Box<[AtomicU64]>,
+    /// What the checks know of its bytes.
+    pub shadow: Shadow,
 }
 
 impl Allocation {
@@ -67,6 +70,7 @@ impl Allocation {
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
+        self.shadow.write(offset, data.len() as u64);
         let mut at = 0usize;
         while at < data.len() {
             let to = offset + at as u64;
@@ -118,6 +122,8 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Memory {
     state: RwLock<State>,
+    /// Launches with checks so far.
+    launches: AtomicU64,
 }
 
 impl Memory {
@@ -125,7 +131,7 @@ impl Memory {
     pub fn of_device(device: u8) -> Memory {
         let first = u64::from(device) << (DEVICE_BITS - STRIDE_BITS);
         let table = Arc::new(Table { first, slots: Vec::new() });
-        Memory { state: RwLock::new(State { table, freed: VecDeque::new() }) }
+        Memory { state: RwLock::new(State { table, freed: VecDeque::new() }), launches: AtomicU64::new(0) }
     }
 
     fn reading(&self) -> RwLockReadGuard<'_, State> {
@@ -139,6 +145,25 @@ impl Memory {
     /// The allocations as they are now; they stay alive as long as the snapshot.
     pub fn snapshot(&self) -> Arc<Table> {
         self.reading().table.clone()
+    }
+
+    /// A launch without checks begins: it may write anything.
+    pub fn launch_unchecked(&self) {
+        for allocation in self.snapshot().slots.iter().flatten() {
+            allocation.shadow.trust();
+        }
+    }
+
+    /// A launch with checks begins. Returns its number, which is not 0.
+    pub fn launch_checked(&self) -> u64 {
+        let number = 1 + self.launches.fetch_add(1, Ordering::Relaxed) % (LAUNCHES - 1);
+        if number == 1 {
+            // Numbers come round again: marks of old launches must not be taken for this one's.
+            for allocation in self.snapshot().slots.iter().flatten() {
+                allocation.shadow.forget();
+            }
+        }
+        number
     }
 
     pub fn alloc(&self, bytes: u64, read_only: bool) -> Result<u64, MemoryError> {
@@ -161,8 +186,13 @@ impl Memory {
             table.slots.len() - 1
         });
         let base = ((table.first + number as u64) << STRIDE_BITS) + BASE_OFFSET;
-        table.slots[number] =
-            Some(Arc::new(Allocation { base, len: bytes, read_only, words: words.into_boxed_slice() }));
+        table.slots[number] = Some(Arc::new(Allocation {
+            base,
+            len: bytes,
+            read_only,
+            words: words.into_boxed_slice(),
+            shadow: Shadow::new(bytes),
+        }));
         Ok(base)
     }
 
@@ -246,6 +276,7 @@ impl Memory {
             let part = &mut buffer[..n as usize];
             source.read(source_offset + at, part);
             target.write(target_offset + at, part);
+            target.shadow.inherit(target_offset + at, &source.shadow, source_offset + at, n);
         }
         Ok(())
     }

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::block::{Barrier, Block, Bytes, LaunchInfo};
+use crate::check;
+use crate::check::shared::Shadow;
 use crate::error::{Stop, StopKind};
 use crate::exec::barrier::deliver;
 use crate::interpret::{Turn, run};
@@ -74,6 +76,7 @@ impl Resident {
             shared: Bytes::new(shared as usize, !0),
             params: bytes,
             barriers: [Barrier::default(); 16],
+            shadow: (info.number != 0).then(|| Box::new(Shadow::new(shared as usize))),
             stop: None,
             progress: 0,
             clock: 0,
@@ -104,6 +107,9 @@ impl Resident {
         // All ones is NaN in every float format.
         b.shared.as_mut_slice().fill(!0);
         b.clock = 0;
+        if let Some(shadow) = &mut b.shadow {
+            shadow.start(number);
+        }
         let threads = info.dims.threads() as u32;
         for w in &mut self.warps {
             let first = w.id * 32;
@@ -145,7 +151,12 @@ impl Resident {
             self.turns[number] = turn;
             match turn {
                 Turn::Paused => {}
-                Turn::Waiting | Turn::Done => self.complete_barriers(),
+                Turn::Waiting | Turn::Done => {
+                    self.complete_barriers();
+                    if let Some(stop) = self.block.stop.take() {
+                        return Step::Stopped(stop);
+                    }
+                }
                 Turn::Stopped => {
                     if let Some(stop) = self.block.stop.take() {
                         return Step::Stopped(stop);
@@ -177,6 +188,9 @@ impl Resident {
             if !complete {
                 continue;
             }
+            if self.block.shadow.is_some() && barrier.expected.is_none() {
+                self.refuse_exits(id);
+            }
             for (w, turn) in self.warps.iter_mut().zip(&mut self.turns) {
                 (w.arrived[id], w.arrived_count[id]) = (0, 0);
                 let waited = w.barrier_lanes[id];
@@ -184,6 +198,9 @@ impl Resident {
                     continue;
                 }
                 deliver(w, &barrier, waited);
+                if let Some(shadow) = &self.block.shadow {
+                    w.clock.acquire(&shadow.joins[id], waited, w.alive);
+                }
                 w.barrier_lanes[id] = 0;
                 w.barred &= !waited;
                 w.spins = 0;
@@ -192,8 +209,18 @@ impl Resident {
                 }
             }
             self.block.barriers[id] = Barrier::default();
+            if let Some(shadow) = &mut self.block.shadow {
+                shadow.joins[id] = Default::default();
+            }
             self.block.progress += 1;
         }
+    }
+
+    /// A barrier without a count is for all threads of the block: those that have exited cannot come.
+    fn refuse_exits(&mut self, id: usize) {
+        let Some(gone) = self.warps.iter().find(|w| w.alive != w.existing) else { return };
+        let Some(waits) = self.warps.iter().find(|w| w.barrier_lanes[id] != 0) else { return };
+        check::report::early_exit(waits, gone, &mut self.block, waits.barrier_lanes[id]);
     }
 
     #[cold]

@@ -23,6 +23,12 @@ pub(crate) struct Warp {
     pub active: u32,
     /// Lanes that have not exited.
     pub alive: u32,
+    /// Lanes that there were.
+    pub existing: u32,
+    /// Where lanes last exited.
+    pub exit_pc: u32,
+    /// What the warp knows of what others did.
+    pub clock: crate::check::clock::Clock,
     /// The lowest pc at which another runnable group waits above the active one: reaching it means to merge.
     pub limit: u32,
     /// Where each lane outside the active group continues.
@@ -71,6 +77,9 @@ impl Warp {
             pc: 0,
             active: 0,
             alive: 0,
+            existing: 0,
+            exit_pc: 0,
+            clock: crate::check::clock::Clock::new(id),
             limit: u32::MAX,
             lane_pc: [0; LANES],
             parked: 0,
@@ -101,6 +110,8 @@ impl Warp {
         self.pc = 0;
         self.active = exists;
         self.alive = exists;
+        self.existing = exists;
+        self.clock = crate::check::clock::Clock::new(self.id);
         self.limit = u32::MAX;
         self.parked = 0;
         self.barred = 0;

@@ -170,7 +170,8 @@ impl<S: Space> Op for Atom<S> {
     unsafe fn run<const SAN: bool, const COUNT: bool>(w: &mut Warp, b: &mut Block, i: &Insn, mask: u32) {
         // SAFETY: the caller's promise.
         let addresses = unsafe { w.addresses(i) };
-        let access = Access { kind: Kind::Atomic, mask, addresses: &addresses, bytes: i.width as u32 };
+        let mut access = Access::new(Kind::Atomic, mask, &addresses, i.width as u32);
+        access.strong = i.d != NONE;
         if let Some(pointers) = S::resolve::<SAN, COUNT>(w, b, access) {
             // SAFETY: as above.
             unsafe { perform(w, b, i, mask, &pointers, &addresses, S::FLUSHES) };

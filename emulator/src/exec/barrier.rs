@@ -7,6 +7,7 @@
 use super::Op;
 use super::mem::lanes;
 use crate::block::{Barrier, Block};
+use crate::check;
 use crate::decode::{Decoder, Opcode, Ty};
 use crate::error::{LoadError, StopKind};
 use crate::ir::{ALWAYS, Flow, Insn, NONE};
@@ -66,6 +67,10 @@ impl Op for Arrive {
                 return b.fault(w, Some(l as u32), StopKind::BadOperand, text);
             }
             *barrier = Barrier { used: true, expected, ..*barrier };
+            if SAN {
+                check::arrive(w, b, id as usize);
+            }
+            let barrier = &mut b.barriers[id as usize];
             if i.flags & ARRIVE == 0 {
                 w.barrier_lanes[id as usize] |= group;
                 w.barred |= group;

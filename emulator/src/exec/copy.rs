@@ -7,6 +7,7 @@ use super::Op;
 use super::ldst::cache_hints;
 use super::mem::{self, Access, Kind, lanes};
 use crate::block::Block;
+use crate::check;
 use crate::decode::{Decoder, Opcode, Ty};
 use crate::error::{LoadError, StopKind};
 use crate::ir::{Flow, Insn, NONE};
@@ -85,7 +86,7 @@ impl Op for CopyAsync {
                     return b.fault(w, Some(l as u32), StopKind::BadOperand, text);
                 }
             }
-            let target = Access { kind: Kind::Write, mask, addresses: &targets, bytes };
+            let target = Access::new(Kind::Copy, mask, &targets, bytes);
             if mem::shared::<SAN, COUNT>(w, b, target).is_none() {
                 return;
             }
@@ -95,7 +96,7 @@ impl Op for CopyAsync {
                 // Only the bytes that are read must be there, but the address must suit the whole size.
                 let whole = sizes.iter().enumerate().all(|(l, n)| *n == bytes || reading >> l & 1 == 0);
                 if whole {
-                    let access = Access { kind: Kind::Read, mask: reading, addresses: &sources, bytes };
+                    let access = Access::new(Kind::Read, reading, &sources, bytes);
                     let Some(pointers) = mem::global::<SAN, COUNT>(w, b, access) else { return };
                     for l in lanes(reading) {
                         for k in 0..bytes as usize / 4 {
@@ -111,7 +112,7 @@ impl Op for CopyAsync {
                         }
                         for k in 0..sizes[l] as usize {
                             let at = sources.map(|source| source.wrapping_add(k as u64));
-                            let access = Access { kind: Kind::Read, mask: 1 << l, addresses: &at, bytes: 1 };
+                            let access = Access::new(Kind::Read, 1 << l, &at, 1);
                             let Some(pointers) = mem::global::<SAN, COUNT>(w, b, access) else { return };
                             copies[l].data[k] = AtomicU8::from_ptr(pointers[l]).load(Relaxed);
                         }
@@ -146,6 +147,7 @@ impl Op for Wait {
         let mut pending = std::mem::take(&mut w.copies.copies);
         let groups = w.copies.groups;
         let shared = b.shared.as_mut_slice();
+        let mut landed = Vec::new();
         pending.retain(|copy| {
             let lane = copy.lane as usize;
             let due = mask >> lane & 1 != 0
@@ -155,9 +157,15 @@ impl Op for Wait {
                 // Bounds were checked when the copy was issued.
                 let (at, n) = (copy.target as usize, copy.bytes as usize);
                 shared[at..at + n].copy_from_slice(&copy.data[..n]);
+                if SAN {
+                    landed.push((copy.lane, copy.target, copy.bytes));
+                }
             }
             !due
         });
+        for (lane, offset, bytes) in landed {
+            check::landed(w, b, lane as u32, offset, bytes as u32);
+        }
         w.copies.copies = pending;
         b.progress += 1;
     }

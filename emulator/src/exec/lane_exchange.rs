@@ -22,6 +22,9 @@ struct Shuffle;
 impl Op for Shuffle {
     #[inline(always)]
     unsafe fn run<const SAN: bool, const COUNT: bool>(w: &mut Warp, _: &mut Block, i: &Insn, mask: u32) {
+        if SAN {
+            w.clock.meet(mask, w.alive);
+        }
         // SAFETY: the caller's promise.
         unsafe {
             let a: [u32; LANES] = w.get(i.a);
@@ -102,6 +105,9 @@ struct Vote;
 impl Op for Vote {
     #[inline(always)]
     unsafe fn run<const SAN: bool, const COUNT: bool>(w: &mut Warp, _: &mut Block, i: &Insn, mask: u32) {
+        if SAN {
+            w.clock.meet(mask, w.alive);
+        }
         // SAFETY: the caller's promise.
         unsafe {
             let yes = w.pred(i.a) & mask;
@@ -137,6 +143,9 @@ struct Match;
 
 impl Op for Match {
     unsafe fn run<const SAN: bool, const COUNT: bool>(w: &mut Warp, _: &mut Block, i: &Insn, mask: u32) {
+        if SAN {
+            w.clock.meet(mask, w.alive);
+        }
         // SAFETY: the caller's promise.
         unsafe {
             let a: [u64; LANES] =
@@ -193,6 +202,9 @@ struct Redux;
 impl Op for Redux {
     #[inline(always)]
     unsafe fn run<const SAN: bool, const COUNT: bool>(w: &mut Warp, _: &mut Block, i: &Insn, mask: u32) {
+        if SAN {
+            w.clock.meet(mask, w.alive);
+        }
         // SAFETY: the caller's promise.
         unsafe {
             let a: [u32; LANES] = w.get(i.a);
@@ -259,6 +271,9 @@ struct Elect;
 
 impl Op for Elect {
     unsafe fn run<const SAN: bool, const COUNT: bool>(w: &mut Warp, _: &mut Block, i: &Insn, mask: u32) {
+        if SAN {
+            w.clock.meet(mask, w.alive);
+        }
         let leader = mask.trailing_zeros();
         // SAFETY: the caller's promise.
         unsafe {

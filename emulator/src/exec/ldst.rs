@@ -17,6 +17,8 @@ use crate::warp::Warp;
 const SIGNED: u16 = 1;
 /// In `flags`: the data registers have 64 bits.
 const WIDE: u16 = 2;
+/// In `flags`: volatile, relaxed or stronger.
+const STRONG: u16 = 4;
 
 /// A state space as a type, so that each has its own function.
 pub(super) trait Space {
@@ -183,7 +185,8 @@ impl<S: Space> Op for Load<S> {
         unsafe {
             let addresses = w.addresses(i);
             let bytes = i.width as u32 * i.ext.len() as u32;
-            let access = Access { kind: Kind::Read, mask, addresses: &addresses, bytes };
+            let mut access = Access::new(Kind::Read, mask, &addresses, bytes);
+            access.strong = i.flags & STRONG != 0;
             if let Some(pointers) = S::resolve::<SAN, COUNT>(w, b, access) {
                 load_elements(w, i, mask, &pointers);
             }
@@ -198,7 +201,8 @@ impl<S: Space> Op for Store<S> {
         unsafe {
             let addresses = w.addresses(i);
             let bytes = i.width as u32 * i.ext.len() as u32;
-            let access = Access { kind: Kind::Write, mask, addresses: &addresses, bytes };
+            let mut access = Access::new(Kind::Write, mask, &addresses, bytes);
+            access.strong = i.flags & STRONG != 0;
             if let Some(pointers) = S::resolve::<SAN, COUNT>(w, b, access) {
                 b.progress += 1;
                 store_elements(w, i, mask, &pointers);
@@ -216,8 +220,7 @@ impl Op for LoadParam {
         let bytes = i.width as u32 * i.ext.len() as u32;
         let addresses = [i.imm as u64; LANES];
         // One lane stands for all.
-        let access =
-            Access { kind: Kind::Read, mask: mask & mask.wrapping_neg(), addresses: &addresses, bytes };
+        let access = Access::new(Kind::Read, mask & mask.wrapping_neg(), &addresses, bytes);
         let lane = mask.trailing_zeros() as usize;
         if let Some(pointers) = mem::param::<SAN, COUNT>(w, b, access) {
             // SAFETY: as in `Load`; every lane reads what the one may read.
@@ -341,7 +344,8 @@ pub(crate) fn decode_load(
             same_width(cx, element, &mut wide, bits == 64)?;
         }
     }
-    insn.flags |= ty.signed() as u16 * SIGNED + wide.unwrap_or(ty.bits() == 64) as u16 * WIDE;
+    insn.flags |=
+        strong as u16 * STRONG + ty.signed() as u16 * SIGNED + wide.unwrap_or(ty.bits() == 64) as u16 * WIDE;
     insn.ext = slots.into_boxed_slice();
     Ok(insn)
 }
@@ -388,7 +392,7 @@ pub(crate) fn decode_store(
         slots.push(slot);
         same_width(cx, element, &mut wide, bits == 64)?;
     }
-    insn.flags |= wide.unwrap_or(false) as u16 * WIDE;
+    insn.flags |= wide.unwrap_or(false) as u16 * WIDE + strong as u16 * STRONG;
     insn.ext = slots.into_boxed_slice();
     Ok(insn)
 }

@@ -5,6 +5,7 @@
 //! `bytes` bytes until the next instruction.
 
 use crate::block::{Block, SHARED_BASE};
+use crate::check;
 use crate::error::StopKind;
 use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW};
 use crate::regs::LANES;
@@ -15,6 +16,8 @@ use crate::warp::Warp;
 pub(crate) enum Kind {
     Read,
     Write,
+    /// Writes later, when it is waited for.
+    Copy,
     /// Reads and writes as one step.
     Atomic,
 }
@@ -29,6 +32,18 @@ pub(crate) struct Access<'a> {
     pub addresses: &'a [u64; LANES],
     /// Bytes per lane, contiguous; also the alignment they need.
     pub bytes: u32,
+    /// Synchronises with other strong accesses: atomics that return a value, and what is volatile, relaxed or stronger.
+    pub strong: bool,
+    /// The lanes of the warp do it together.
+    pub collective: bool,
+}
+
+impl<'a> Access<'a> {
+    /// A plain access.
+    #[inline(always)]
+    pub fn new(kind: Kind, mask: u32, addresses: &'a [u64; LANES], bytes: u32) -> Access<'a> {
+        Access { kind, mask, addresses, bytes, strong: false, collective: false }
+    }
 }
 
 /// A host pointer per lane; null for lanes outside the mask.
@@ -68,7 +83,7 @@ fn refuse(w: &Warp, b: &mut Block, access: &Access<'_>, lane: u32, space: &str, 
         access.bytes,
         match access.kind {
             Kind::Read => "read",
-            Kind::Write => "write",
+            Kind::Write | Kind::Copy => "write",
             Kind::Atomic => "atomic access",
         },
     );
@@ -120,6 +135,9 @@ pub(crate) fn shared<const SAN: bool, const COUNT: bool>(
         refuse(w, b, &access, bad.trailing_zeros(), "shared", Some((base, len)));
         return None;
     }
+    if SAN && !check::shared_access(w, b, &access) {
+        return None;
+    }
     Some(pointers(b.shared.as_mut_ptr(), base, &access))
 }
 
@@ -136,14 +154,23 @@ pub(crate) fn global<const SAN: bool, const COUNT: bool>(
         && outside(&access, owner.base, owner.len) == 0
         && !(owner.read_only && access.kind != Kind::Read)
     {
-        return Some(pointers(owner.bytes(), owner.base, &access));
+        let found = pointers(owner.bytes(), owner.base, &access);
+        return if SAN && !checked(w, b, &access) { None } else { Some(found) };
     }
-    global_scattered(w, b, &access)
+    global_scattered::<SAN>(w, b, &access)
+}
+
+/// The checks of an access inside the first lane's allocation.
+#[inline(never)]
+fn checked(w: &Warp, b: &mut Block, access: &Access<'_>) -> bool {
+    let memory = b.launch.memory.clone();
+    let first = access.addresses[(access.mask.trailing_zeros() & 31) as usize];
+    memory.owner(first).is_none_or(|owner| check::global_access(w, b, access, owner))
 }
 
 #[cold]
 #[inline(never)]
-fn global_scattered(w: &mut Warp, b: &mut Block, access: &Access<'_>) -> Option<Pointers> {
+fn global_scattered<const SAN: bool>(w: &mut Warp, b: &mut Block, access: &Access<'_>) -> Option<Pointers> {
     let mut out = [std::ptr::null_mut(); LANES];
     let memory = b.launch.memory.clone();
     for l in lanes(access.mask) {
@@ -155,6 +182,9 @@ fn global_scattered(w: &mut Warp, b: &mut Block, access: &Access<'_>) -> Option<
                 if owner.read_only && access.kind != Kind::Read {
                     let text = format!("store to constant memory at {:#x}", access.addresses[l]);
                     b.fault(w, Some(l as u32), StopKind::ReadOnly, text);
+                    return None;
+                }
+                if SAN && !check::global_access(w, b, &one, owner) {
                     return None;
                 }
                 out[l] = pointers(owner.bytes(), owner.base, &one)[l];
