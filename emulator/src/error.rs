@@ -257,7 +257,8 @@ fn triple(v: [u32; 3]) -> String {
 
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Details { kernel, block, thread, line, source, instruction, text, verb, other, .. } = &*self.details;
+        let Details { kernel, block, thread, line, source, instruction, text, verb, other, .. } =
+            &*self.details;
         write!(f, "error: {text} in {kernel}")?;
         if let Some(block) = block {
             // The verbs of both sides stand in one column.
