@@ -18,6 +18,7 @@ mod cpu;
 mod device;
 mod dtype;
 mod error;
+pub mod guide;
 pub mod kernel;
 pub mod ops;
 pub mod plan;
@@ -45,3 +46,7 @@ pub use tensor::{Mem, MemMut, Tensor, View, ViewMut, Workspace};
 /// The cudarc whose types this crate takes: a new cudarc minor version is a new minor version of macula.
 #[cfg(feature = "cuda")]
 pub use cudarc;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;

@@ -20,7 +20,8 @@ pub(crate) const USAGE: &str = "\
 usage: cargo run --release --example check_fixtures -- DIR [--device reference|cpu|emulated|cuda] [--op NAME]
 
   DIR           a folder of .safetensors files, such as tests/fixtures
-  --device D    what computes the results (default: cpu)
+  --device D    what computes the results: the definition in f64, the CPU (default), the CUDA kernels
+                in the emulator, or the CUDA kernels on a GPU
   --op NAME     only the cases of this op, by its name in the files, such as radius_attn
 
 exit code: 0 all cases that ran are right and at least one ran; 1 otherwise; 2 for wrong arguments";
@@ -134,11 +135,15 @@ fn open(device: DeviceName) -> Result<Option<Box<dyn Device>>, String> {
     match device {
         DeviceName::Reference => Ok(None),
         DeviceName::Cpu => Ok(Some(Box::new(Cpu::new()))),
-        DeviceName::Emulated => Err("the device `emulated` is not in this build".into()),
+        #[cfg(feature = "cuda")]
+        DeviceName::Emulated => {
+            ptx_emulator_driver::install().map_err(|e| e.to_string())?;
+            open(DeviceName::Cuda)
+        }
         #[cfg(feature = "cuda")]
         DeviceName::Cuda => Ok(Some(Box::new(macula::Cuda::new(0).map_err(|e| e.to_string())?))),
         #[cfg(not(feature = "cuda"))]
-        DeviceName::Cuda => Err("the device `cuda` is not in this build: the feature `cuda` is off".into()),
+        _ => Err("this device is not in this build: the feature `cuda` is off".into()),
     }
 }
 

@@ -16,7 +16,7 @@ use std::f32::consts::SQRT_2;
 const RADII: [f32; 4] = [4.0, 10.0, 20.0, 40.0];
 /// The radius at which kernels are compared.
 const KERNEL_RADIUS: f32 = 20.0;
-const OVERVIEW_CELL_WIDTH: u32 = 270;
+const OVERVIEW_CELL_SIDE: u32 = 270;
 
 /// The attention map of one query over the photo, and its largest weight.
 fn map_over_photo(
@@ -53,11 +53,11 @@ pub fn overview(scene: &Scene<'_>) -> Result<Canvas, Failure> {
     let mut cells = Vec::new();
     for radius in RADII {
         let (picture, _) = map_over_photo(scene, &Gaussian::default(), query, radius)?;
-        let picture = scene.small_cell(&picture, &[query], OVERVIEW_CELL_WIDTH);
+        let picture = scene.small_cell(&picture, &[query], OVERVIEW_CELL_SIDE);
         cells.push(Cell::new(picture, radius_caption(radius)));
     }
     for radius in RADII {
-        let picture = scene.small_cell(&attend(scene, radius)?, &[], OVERVIEW_CELL_WIDTH);
+        let picture = scene.small_cell(&attend(scene, radius)?, &[], OVERVIEW_CELL_SIDE);
         cells.push(Cell::new(picture, format!("seen through {radius} px")));
     }
     let sheet = Sheet {

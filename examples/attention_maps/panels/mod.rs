@@ -80,13 +80,15 @@ impl<'a> Scene<'a> {
         canvas.image
     }
 
-    /// As [`Scene::cell`], `width` wide.
-    pub fn small_cell(&self, picture: &RgbImage, marks: &[&Query], width: u32) -> RgbImage {
+    /// As [`Scene::cell`], scaled to the largest size that fits into a square of `side`.
+    pub fn small_cell(&self, picture: &RgbImage, marks: &[&Query], side: u32) -> RgbImage {
         let (full_width, full_height) = picture.dimensions();
-        let height = (full_height * width).div_ceil(full_width).max(1);
+        let scale = f64::from(side) / f64::from(full_width.max(full_height));
+        let scaled = |size: u32| ((f64::from(size) * scale).round() as u32).max(1);
         let filter = image::imageops::FilterType::CatmullRom;
+        let (width, height) = (scaled(full_width), scaled(full_height));
         let mut canvas = Canvas { image: image::imageops::resize(picture, width, height, filter) };
-        let place = |i: usize| (i as f32 + 0.5) * width as f32 / full_width as f32 - 0.5;
+        let place = |i: usize| (i as f32 + 0.5) * scale as f32 - 0.5;
         marks.iter().for_each(|q| canvas.marker([place(q.xi), place(q.yi)]));
         canvas.image
     }

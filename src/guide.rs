@@ -1,0 +1,16 @@
+//! Pages to read, for users and contributors; no code.
+
+#[doc = include_str!("guide/naming.md")]
+pub mod naming {}
+
+#[doc = include_str!("guide/math.md")]
+pub mod math {}
+
+#[doc = include_str!("guide/adding_an_op.md")]
+pub mod adding_an_op {}
+
+#[doc = include_str!("guide/testing.md")]
+pub mod testing {}
+
+#[doc = include_str!("guide/lessons.md")]
+pub mod lessons {}
