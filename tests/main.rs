@@ -1,5 +1,8 @@
 //! The crate's integration tests, in one binary: one process knows one CUDA driver.
 
+// Whole examples are included to be tested, and some share files with each other and with the tests.
+#![allow(clippy::duplicate_mod)]
+
 mod common;
 
 mod axial;

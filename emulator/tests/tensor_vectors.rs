@@ -2,7 +2,7 @@
 //!
 //! The recordings are those of <https://github.com/north-numerical-computing/MATLAB-tensor-core>: files
 //! `<gpu>_<format>_{a,b,c,d}.txt` of hexadecimal (or binary) f32 words, one row per dot product `a · b + c = d`. They are not
-//! part of this crate: set `PTX_EMULATOR_TENSOR_VECTORS` to a folder that has them.
+//! part of this crate: set `PTX_EMULATOR_TENSOR_VECTORS` to a folder that has them, or have them beside the checkout.
 
 use std::path::Path;
 
@@ -88,7 +88,10 @@ fn rows(path: &Path) -> Vec<Vec<u32>> {
 
 #[test]
 fn recorded_dot_products_bit_for_bit() {
-    let Some(folder) = std::env::var_os("PTX_EMULATOR_TENSOR_VECTORS") else {
+    // Where they lie beside a checkout, unless the variable says otherwise.
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors/tensor-core");
+    let beside = beside.is_dir().then(|| beside.into_os_string());
+    let Some(folder) = std::env::var_os("PTX_EMULATOR_TENSOR_VECTORS").or(beside) else {
         println!("not run: PTX_EMULATOR_TENSOR_VECTORS is not set");
         return;
     };

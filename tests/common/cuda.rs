@@ -30,7 +30,14 @@ pub fn look_alike() -> Option<&'static Driver> {
 /// One device of each class of shared memory; on a real GPU the one that there is.
 pub fn devices() -> Vec<Cuda> {
     let count = look_alike().map_or(1, |driver| driver.devices().len());
-    (0..count).map(|ordinal| Cuda::new(ordinal).unwrap()).collect()
+    let devices: Vec<Cuda> = (0..count).map(|ordinal| Cuda::new(ordinal).unwrap()).collect();
+    for device in &devices {
+        // A real driver is asked for, or the look-alike, and never the other by mistake.
+        let name = device.stream().context().name().unwrap();
+        let is_look_alike = name.starts_with(ptx_emulator_driver::DEVICE_NAME);
+        assert_eq!(is_look_alike, look_alike().is_some(), "tests run on {name}");
+    }
+    devices
 }
 
 /// Runs `body` with an order of warps and blocks, a rounding of tensor cores, and all checks on.
