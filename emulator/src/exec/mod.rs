@@ -5,7 +5,7 @@
 //! 1. **Find the family's file** (or begin one) and its `decode` function, which
 //!    [`crate::decode::family`] chooses by the word before the first dot of the opcode (`mma`, `ldmatrix`, …).
 //!    It gets a [`Decoder`](crate::decode::Decoder), the [`Opcode`](crate::decode::Opcode) and the operands, and
-//!    returns an [`Insn`](crate::ir::Insn).
+//!    returns an [`crate::ir::Insn`].
 //! 2. **Take every modifier.** `op.take("ftz")` is true if the word was there, `op.need("sync")?` insists,
 //!    `op.one_of(&[("lo", Lo), ("hi", Hi)])?` chooses, `op.ty()?` takes a type. What nobody took is refused by the
 //!    decoder afterwards with its name and line, so nothing is ever skipped. A form that is known but not done is
