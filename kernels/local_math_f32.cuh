@@ -1,0 +1,200 @@
+// local — the two products of a patch in f32, on the FMA units: the same fragments as on tensor cores.
+//
+// A lane computes its own four elements of every 16×8 block of scores. For weighted sums it owns 4 channels of every 16
+// and gets the weights of the other lanes of its quad by shuffles.
+#pragma once
+#include "local_math.cuh"
+
+namespace local {
+
+template <int D>
+struct Product<float, D> {
+  using T = float;
+  using Type = T;
+  static constexpr bool kRounds = false;   // weights
+  static constexpr int kLineUnits = kLineBytes / prim::kUnitBytes;
+  static constexpr int kSlice = 16;   // channels that a quad owns together
+
+  static __device__ __forceinline__ int pixel_bytes(Frame const& f) { return f.pixel_bytes; }
+
+  // Pixels g and g + 8 of a patch stay in global memory, where a quad reads them through L1.
+  struct Rows {
+    T const* pixel[2];
+    prim::Channels channels;
+    float sign;
+
+    __device__ __forceinline__ void flip_signs() { sign = -1.f; }
+    __device__ __forceinline__ float4 quad(int half, int channel) const {
+      return prim::load_quad(pixel[half], channel, channels);
+    }
+  };
+
+  static __device__ __forceinline__ Rows load_rows(T const* const (&pixel)[2], bool const (&)[2], prim::Channels channels) {
+    return Rows{{pixel[0], pixel[1]}, channels, 1.f};
+  }
+
+  struct Units {
+    uint32_t dot[2];   // of keys 2t and 2t + 1
+    int phase;
+  };
+
+  static __device__ __forceinline__ Units units_of_lane(int phase) {
+    int const t = threadIdx.x % 4;
+    return Units{{uint32_t(swizzle(phase + 2 * t)) << kUnitShift, uint32_t(swizzle(phase + 2 * t + 1)) << kUnitShift}, phase};
+  }
+
+  static __device__ __forceinline__ float dot(float4 a, uint4 b, float c) {
+    c = fmaf(a.x, __uint_as_float(b.x), c);
+    c = fmaf(a.y, __uint_as_float(b.y), c);
+    c = fmaf(a.z, __uint_as_float(b.z), c);
+    return fmaf(a.w, __uint_as_float(b.w), c);
+  }
+
+  static __device__ __forceinline__ void dots(float (&c)[2][4], Rows const& rows, uint32_t s_band, Walk const& walk,
+                                              Group const (&groups)[2], Units const& units, Frame const&) {
+    int const t = threadIdx.x % 4;
+    uint32_t address[2][2];
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        address[j][i] = s_band + walk.bytes(groups[j], 2 * t + i) + units.dot[i];
+      }
+    }
+    float sum[2][4] = {};
+    for (int line = 0; line < rows.channels.count; line += kLineUnits * prim::kQuad) {
+#pragma unroll
+      for (int u = 0; u < kLineUnits; ++u) {
+        int const channel = line + u * prim::kQuad;
+        if (channel < rows.channels.count) {
+          float4 const low = rows.quad(0, channel);
+          float4 const high = rows.quad(1, channel);
+#pragma unroll
+          for (int j = 0; j < 2; ++j) {
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+              uint4 const key = load_shared_unit(address[j][i] ^ u << kUnitShift);
+              sum[j][i] = dot(low, key, sum[j][i]);
+              sum[j][2 + i] = dot(high, key, sum[j][2 + i]);
+            }
+          }
+        }
+      }
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        address[j][0] += kLineBytes;
+        address[j][1] += kLineBytes;
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        c[j][i] = fmaf(rows.sign, sum[j][i], c[j][i]);
+      }
+    }
+  }
+
+  static __device__ __forceinline__ void table_dots(float (&c)[4], Rows const& rows, Table const& table, T const* data,
+                                                    bool is_wide, int first, int count) {
+    int const t = threadIdx.x % 4;
+    T const* row[2];
+    float sum[4] = {};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      row[i] = data + min(first + 2 * t + i, count - 1) * table.stride_row;
+    }
+    for (int channel = 0; channel < rows.channels.count; channel += prim::kQuad) {
+      float4 const low = rows.quad(0, channel);
+      float4 const high = rows.quad(1, channel);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        uint4 const unit = load_table_unit(table, row[i], is_wide, channel);
+        sum[i] = dot(low, unit, sum[i]);
+        sum[2 + i] = dot(high, unit, sum[2 + i]);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      c[i] = fmaf(rows.sign, sum[i], c[i]);
+    }
+  }
+
+  struct Weights {
+    float c[2][4];
+  };
+
+  static __device__ __forceinline__ Weights weights_of(float const (&c)[2][4]) {
+    Weights w;
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        w.c[j][i] = c[j][i];
+      }
+    }
+    return w;
+  }
+
+  static __device__ __forceinline__ void add_totals(float (&)[4], Weights const&) {}
+
+  template <int kCount>
+  static __device__ __forceinline__ void weighted_sums(float (*const (&sums)[kCount])[4],
+                                                       Weights const (&weights)[kCount], uint32_t s_band,
+                                                       Walk const& walk, Group const (&groups)[2], Units const& units,
+                                                       int channels) {
+    static_assert(kCount == 1, "f32 has no registers for more");
+    int const t = threadIdx.x % 4;
+#pragma unroll 1
+    for (int owner = 0; owner < 4; ++owner) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          int const key = 2 * owner + i;
+          float const low = __shfl_sync(prim::kAllLanes, weights[0].c[j][i], owner, 4);
+          float const high = __shfl_sync(prim::kAllLanes, weights[0].c[j][2 + i], owner, 4);
+          int const permutation = swizzle(units.phase + key);
+          uint32_t const address = s_band + walk.bytes(groups[j], key) + ((t ^ permutation) << kUnitShift);
+#pragma unroll
+          for (int slice = 0; slice < D / kSlice; ++slice) {
+            if (slice * kSlice < channels) {
+              uint4 const u = load_shared_unit((address ^ slice % 2 * (kLineBytes / 2)) + slice / 2 * kLineBytes);
+              float const value[4] = {__uint_as_float(u.x), __uint_as_float(u.y), __uint_as_float(u.z),
+                                      __uint_as_float(u.w)};
+#pragma unroll
+              for (int channel = 0; channel < 4; ++channel) {
+                sums[0][2 * slice][channel] = fmaf(low, value[channel], sums[0][2 * slice][channel]);
+                sums[0][2 * slice + 1][channel] = fmaf(high, value[channel], sums[0][2 * slice + 1][channel]);
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+
+  static __device__ __forceinline__ void scale(float (&sum)[D / 8][4], float low, float high) {
+#pragma unroll
+    for (int i = 0; i < D / 8; ++i) {
+#pragma unroll
+      for (int channel = 0; channel < 4; ++channel) {
+        sum[i][channel] *= i % 2 == 0 ? low : high;
+      }
+    }
+  }
+
+  static __device__ __forceinline__ void store(float const (&sum)[D / 8][4], T* const (&pixel)[2], bool const (&lives)[2],
+                                               prim::Channels channels) {
+    int const t = threadIdx.x % 4;
+#pragma unroll
+    for (int i = 0; i < D / 8; ++i) {
+      int const channel = i / 2 * kSlice + t * 4;
+      if (lives[i % 2] && channel < channels.count) {
+        prim::store_quad(pixel[i % 2], channel, channels, make_float4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]));
+      }
+    }
+  }
+};
+
+}  // namespace local

@@ -1,0 +1,70 @@
+// prim/softmax — softmax over keys that arrive a few at a time, in base 2.
+#pragma once
+#include "warp.cuh"
+
+namespace prim {
+
+// 2^x to 2 ulp; results below the smallest normal number are 0.
+__device__ __forceinline__ float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// log2(x) to about 2^-22.
+__device__ __forceinline__ float log2_approx(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+constexpr float kLn2 = 0.6931471805599453f;
+constexpr float kLog2E = 1.4426950408889634f;
+
+// The sum over the 4 lanes of a quad, for each of them.
+__device__ __forceinline__ float quad_sum(float x) {
+  x += __shfl_xor_sync(kAllLanes, x, 1);
+  return x + __shfl_xor_sync(kAllLanes, x, 2);
+}
+
+__device__ __forceinline__ float quad_max(float x) {
+  x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, 1));
+  return fmaxf(x, __shfl_xor_sync(kAllLanes, x, 2));
+}
+
+// One row of scores, spread over a quad. Weights are 2^(score − reference), where the reference is a maximum seen before;
+// it moves only when a score exceeds it by more than kSlack, so weights stay below 2^kSlack and sums are seldom rescaled.
+struct LazySoftmax {
+  static constexpr float kSlack = 8.f;
+  static constexpr float kEmpty = -0x1p120f;   // below any score in earnest; −inf would make NaN of masked ones
+
+  float reference;   // in base 2
+  float sum;         // this lane's part, unrounded
+
+  __device__ __forceinline__ void start() {
+    reference = kEmpty;
+    sum = 0.f;
+  }
+
+  // Whether the reference has to move for a score of `top`·`scale_log2`.
+  __device__ __forceinline__ bool is_outgrown(float top, float scale_log2) const {
+    return fmaf(top, scale_log2, -reference) > kSlack;
+  }
+
+  // Moves the reference to the highest score of the quad, if it is higher; returns what sums so far have to be multiplied by.
+  __device__ __forceinline__ float move(float top, float scale_log2) {
+    float const higher = fmaxf(quad_max(top) * scale_log2, reference);
+    float const factor = exp2_approx(reference - higher);
+    reference = higher;
+    sum *= factor;
+    return factor;
+  }
+
+  __device__ __forceinline__ float weight(float score, float scale_log2) {
+    float const w = exp2_approx(fmaf(score, scale_log2, -reference));
+    sum += w;
+    return w;
+  }
+};
+
+}  // namespace prim

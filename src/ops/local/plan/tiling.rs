@@ -1,0 +1,184 @@
+//! How a launch is cut into tiles, and a block's shared memory into bands: the cheapest cut that fits the GPU.
+
+use super::params::{Axis, Frame, TableShape};
+use crate::config::local::{Border, LocalConfig};
+
+/// Warps of a block.
+const WARPS: usize = 8;
+/// Pixels of a patch along each axis.
+const PATCH: usize = 4;
+/// Keys of a group, and the least that a halo row has.
+const GROUP: usize = 8;
+/// Keys of a step.
+const STEP: usize = 2 * GROUP;
+/// Bytes of a unit, and of a line of shared memory.
+const UNIT: usize = 16;
+const LINE: usize = 128;
+/// Shared memory that a multiprocessor keeps for itself per block, in bytes.
+const RESERVED: usize = 1024;
+
+/// What a launch walks over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Task {
+    pub batch: usize,
+    pub heads: usize,
+    pub size: [usize; 2],
+    pub channels: [usize; 2],
+    /// Bytes of a pixel in shared memory.
+    pub pixel_bytes: usize,
+    /// Patches of a warp, one above the other.
+    pub patches: usize,
+    /// Whether all planes of a block must belong to one head.
+    pub by_head: bool,
+    /// Bytes of a warp's own memory.
+    pub warp_bytes: usize,
+    /// Bytes per halo pixel beside the two tensors.
+    pub extra_pixel_bytes: usize,
+    /// How many pixels further than a patch its halo reaches, rows and columns: the most, and what most patches need.
+    pub reach: [usize; 2],
+    pub usual_reach: [usize; 2],
+    /// Shared memory that a block may use, and that some other phase of the kernel needs, in bytes.
+    pub shared_max: usize,
+    pub shared_min: usize,
+    /// Whether registers let two blocks share a multiprocessor.
+    pub pairs_up: bool,
+}
+
+/// A cut: everything of a frame that depends on tiles.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tiling {
+    pub frame: Frame,
+    pub tiles: usize,
+    pub shared_bytes: usize,
+}
+
+pub(super) const fn round_up(n: usize, to: usize) -> usize {
+    n.div_ceil(to) * to
+}
+
+/// Pixels of a warp's halo row, as its keys are numbered.
+pub(super) fn packed(reach_x: usize) -> usize {
+    round_up((PATCH + reach_x).max(GROUP), 2)
+}
+
+/// Smallest number from `n` on that is 4 more than a multiple of 8.
+const fn staggered(n: usize) -> usize {
+    round_up(n + 4, 8) - 4
+}
+
+pub(super) fn table_shape(window: [usize; 2]) -> TableShape {
+    let row_pitch = staggered(window[0] + PATCH);
+    let pair_pitch = staggered((packed(window[1] - 1) + GROUP - 2) / 2);
+    let bytes = GROUP * row_pitch * 8 + GROUP * pair_pitch * UNIT;
+    TableShape { row_pitch: row_pitch as i32, pair_pitch: pair_pitch as i32, bytes: bytes as i32 }
+}
+
+/// The geometry of one axis, not yet tiled.
+pub(super) fn axis(config: &LocalConfig, i: usize, size: usize) -> Axis {
+    let window = config.window[i];
+    let is_shifted = config.border == Border::Shift;
+    Axis {
+        size: size as i32,
+        dilation: 1,
+        window: window as i32,
+        before: ((window - 1) / 2) as i32,
+        is_shifted: is_shifted.into(),
+        has_outside: (config.border == Border::Zero).into(),
+        block: 0,
+        block_start: 0,
+        table_rows: config.border.table_rows(window) as i32,
+        table_origin: (if is_shifted { window - 1 } else { (window - 1) / 2 }) as i32,
+        ..Axis::default()
+    }
+}
+
+impl Task {
+    /// The cheapest tiling; `None` when nothing fits, which no window and no channel count that the op admits reaches.
+    pub fn tile(&self, axes: [Axis; 2]) -> Option<Tiling> {
+        let mut best: Option<(u64, Tiling)> = None;
+        for rows in [1, 2, 4, 8] {
+            for columns in [1, 2, 4, 8] {
+                if rows * columns > WARPS {
+                    continue;
+                }
+                for (cost, tiling) in self.cuts([rows, columns], axes) {
+                    if best.is_none_or(|(least, _)| cost < least) {
+                        best = Some((cost, tiling));
+                    }
+                }
+            }
+        }
+        best.map(|(_, tiling)| tiling)
+    }
+
+    /// The cuts of shared memory for tiles of these many patches, with their costs.
+    fn cuts(&self, patches: [usize; 2], axes: [Axis; 2]) -> impl Iterator<Item = (u64, Tiling)> + '_ {
+        let planes = WARPS / (patches[0] * patches[1]);
+        let tile = [patches[0] * PATCH * self.patches, patches[1] * PATCH];
+        let halo = [tile[0] + self.reach[0], tile[1] + self.reach[1]];
+        let section = if self.by_head { self.batch } else { self.batch * self.heads };
+        let sections = self.batch * self.heads / section;
+        let groups = sections * section.div_ceil(planes);
+        let tiles = [0, 1].map(|i| self.size[i].div_ceil(tile[i]));
+        let packed = packed(self.usual_reach[1]);
+
+        let whole = std::iter::once((halo[0], 1));
+        let bands = [16, 12, 8, 4, 2, 1].into_iter().filter(move |&rows| rows < halo[0]);
+        let bands = bands.clone().map(|rows| (rows, 2)).chain(bands.map(|rows| (rows, 1)));
+        whole.chain(bands).filter_map(move |(band_rows, stages)| {
+            let plane_bytes = round_up(band_rows * halo[1] * self.pixel_bytes, LINE);
+            let stage_bytes = planes * 2 * plane_bytes;
+            let extra = round_up(planes * band_rows * halo[1] * self.extra_pixel_bytes, LINE);
+            let needed = stages * stage_bytes + WARPS * self.warp_bytes + extra;
+            let shared_bytes = needed.max(self.shared_min);
+            if shared_bytes > self.shared_max {
+                return None;
+            }
+            // In steps of 16 keys of every warp, which take about 30 clocks for a multiprocessor's four schedulers.
+            let bands = halo[0].div_ceil(band_rows);
+            let own_rows = PATCH * self.patches + self.usual_reach[0];
+            let steps = if bands == 1 {
+                (own_rows * packed).div_ceil(STEP)
+            } else {
+                // Warps wait for each other at every band.
+                bands * (band_rows.min(own_rows) * packed).div_ceil(STEP) + bands
+            };
+            let load = planes * halo[0] * halo[1] * self.pixel_bytes.div_ceil(LINE) * 4 / 30;
+            let is_paired = self.pairs_up && 2 * (shared_bytes + RESERVED) <= self.shared_max + RESERVED;
+            // Nothing hides the load but another block, or a second stage.
+            let percent = match (is_paired, stages) {
+                (true, _) => 100,
+                (false, 2) => 115,
+                (false, _) => 140,
+            };
+            let blocks = (tiles[0] * tiles[1] * groups) as u64;
+            let cost = blocks * (steps * WARPS * self.patches + load) as u64 * percent;
+            let mut axes = axes;
+            for i in 0..2 {
+                axes[i].patches = patches[i] as i32;
+                axes[i].tiles = tiles[i] as i32;
+                axes[i].tiles_per_block = 1;
+                axes[i].halo = halo[i] as i32;
+            }
+            let frame = Frame {
+                axes,
+                batch: self.batch as i32,
+                heads: self.heads as i32,
+                d: self.channels[0] as i32,
+                e: self.channels[1] as i32,
+                planes: planes as i32,
+                section: section as i32,
+                groups_per_section: section.div_ceil(planes) as i32,
+                groups: groups as i32,
+                packed: packed as i32,
+                band_rows: band_rows as i32,
+                stages: stages as i32,
+                pixel_bytes: self.pixel_bytes as i32,
+                plane_bytes: plane_bytes as i32,
+                stage_bytes: stage_bytes as i32,
+                warp_bytes: self.warp_bytes as i32,
+            };
+            Some((cost, Tiling { frame, tiles: tiles[0] * tiles[1] * groups, shared_bytes }))
+        })
+    }
+}
