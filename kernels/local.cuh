@@ -9,6 +9,7 @@
 //   tile      the patches of a block's warps, side by side
 //   halo      the pixels that a tile can see: what a block holds in shared memory, in bands of rows
 #pragma once
+#include "prim/divide.cuh"
 #include "prim/mma.cuh"
 #include "prim/warp.cuh"
 
@@ -26,6 +27,7 @@ constexpr int kFar = 1 << 29;                        // further than any pixel o
 struct Map {
   void* data;
   int64_t stride_b, stride_h, stride_y, stride_x;
+  int64_t is_wide;   // strides and channels are whole units of 16 bytes
 };
 
 // A relative table [heads, rows, channels], which holds channels first .. first + channels of q's; null: none.
@@ -33,6 +35,7 @@ struct Table {
   void const* data;
   int64_t stride_h, stride_row, stride_channel;   // stride_h is 0 when the heads share the table
   int32_t first, channels;
+  int64_t is_wide;   // as of a map; `first` too
 };
 
 // One axis of the problem and of its tiling.
@@ -47,8 +50,8 @@ struct Axis {
   int32_t block_start;       // first pixel of block 0, at most 0
   int32_t table_rows;        // offsets that the relative table knows
   int32_t table_origin;      // its row of offset 0: row = key − query + origin
-  int32_t patches;           // of a tile along this axis
-  int32_t tiles;             // along this axis
+  int32_t patches_log2;      // patches of a tile along this axis: 1, 2, 4 or 8
+  prim::Divisor tiles;       // along this axis
   int32_t tiles_per_block;   // with blocks
   int32_t halo;              // pixels of a tile's halo, at most
 };
@@ -56,13 +59,14 @@ struct Axis {
 // The whole launch: a grid of (plane groups, residue classes, tiles), and shared memory cut as the host planned it.
 struct Frame {
   Axis y, x;
-  int32_t batch, heads;
+  prim::Divisor batch;
+  prim::Divisor groups_per_section;
+  int32_t heads;
   int32_t d, e;                  // channels of q and k, of v and o
   int32_t planes;                // (head, batch) planes of a block, `kWarps / planes` warps each
   int32_t section;               // planes that may share a block: all, or one head's
-  int32_t groups_per_section;
-  int32_t groups;                // of planes, in all
   int32_t packed;                // pixels of a warp's halo row, as its keys are numbered: even, 8 or more
+  uint32_t packed_factor;        // ⌈2^32 / packed⌉: a multiplication high by it divides a key's number
   int32_t band_rows;             // halo rows in shared memory at a time
   int32_t stages;                // bands in shared memory: 1, or 2 with the next one in flight
   int32_t pixel_bytes;           // of a pixel in shared memory, d and e alike
@@ -114,9 +118,18 @@ __device__ __forceinline__ int window_start(Axis const& a, Span const& s, int q)
   return clamped(q - a.before, s.low, s.high);
 }
 
-// Whether the query whose window starts at `start` sees `key`.
-__device__ __forceinline__ bool sees(Axis const& a, int size, int start, int key) {
-  return key >= start && key < start + a.window && (a.has_outside || (key >= 0 && key < size));
+// Keys [first, first + count) along one axis.
+struct Keys {
+  int first, count;
+
+  __device__ __forceinline__ bool contain(int key) const { return unsigned(key - first) < unsigned(count); }
+};
+
+// What the query whose window starts at `start` sees.
+__device__ __forceinline__ Keys keys_of(Axis const& a, int size, int start) {
+  int const first = a.has_outside ? start : max(start, 0);
+  int const end = a.has_outside ? start + a.window : min(start + a.window, size);
+  return Keys{first, max(end - first, 0)};
 }
 
 }  // namespace local

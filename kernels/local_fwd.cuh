@@ -21,7 +21,7 @@ struct LocalFwdParams {
   float scale_log2;             // |α|·log2(e), above 0
   int32_t is_negative;          // α < 0
 };
-static_assert(sizeof(LocalFwdParams) == 440, "LocalFwdParams: change src/ops/local/plan.rs together with this");
+static_assert(sizeof(LocalFwdParams) == 520, "LocalFwdParams: change src/ops/local/plan.rs together with this");
 
 namespace local {
 
@@ -59,9 +59,11 @@ struct FwdPatch {
     if (__any_sync(prim::kAllLanes, is_outgrown)) {
       float const low = softmax[0].move(top[0], scale_log2);
       float const high = softmax[1].move(top[1], scale_log2);
-      total[0] *= low;
-      total[2] *= high;
-      P::scale(o, low, high);
+      if (__any_sync(prim::kAllLanes, low != 1.f || high != 1.f)) {
+        total[0] *= low;
+        total[2] *= high;
+        P::scale(o, low, high);
+      }
     }
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
@@ -75,44 +77,40 @@ struct FwdPatch {
 
 // The rows first .. end of a band, for those patches that see them. Rows count from the halo's first.
 template <class P, int D, int kFirst, int kCount, int kPatches>
-__device__ __forceinline__ void see_rows(FwdPatch<P, D> (&patches)[kPatches], Starts const (&starts)[kPatches],
-                                         int const (&first_row)[kPatches], LocalFwdParams const& p, uint32_t s_k,
-                                         uint32_t s_v, int band_first, int column, int first, int end) {
+__device__ __forceinline__ void see_rows(FwdPatch<P, D> (&patches)[kPatches], Tables const (&tables)[kPatches],
+                                         int const (&first_row)[kPatches], LocalFwdParams const& p, uint32_t s_plane,
+                                         int band_first, int column, int first, int end) {
   if (first >= end) {
     return;
   }
   Frame const& f = p.frame;
-  Walk walk;
-  walk.packed = f.packed;
-  walk.pixel_bytes = P::pixel_bytes(f);
-  walk.wrap_bytes = (f.x.halo - f.packed) * walk.pixel_bytes;
-  walk.last_bytes = ((end - band_first) * f.x.halo - 1) * walk.pixel_bytes;
-  int const at = first - band_first;
-  auto const units = P::units_of_lane(column + at * f.packed);
-  Group groups[2];
-  groups[0] = Group{0, first, (at * f.x.halo + column) * walk.pixel_bytes};
-  int const no_row = f.y.window + kPatch - 1;
-  for (; groups[0].y < end; groups[0] = walk.next(groups[1])) {
-    groups[1] = walk.next(groups[0]);
+  Walk const walk = walk_rows(f, P::pixel_bytes(f), band_first, column, first, end);
+  typename P::Way way = P::start_way(walk, s_plane);
+  Starts starts[kCount];
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    starts[i] = starts_of(tables[kFirst + i], first - first_row[kFirst + i]);
+  }
+#pragma unroll 1
+  for (int key = 0; key < walk.count; key += kStep) {
+    typename P::Addresses const addresses = P::dot_addresses(way, walk);
     typename P::Weights weights[kCount];
     float(*sums[kCount])[4];
 #pragma unroll
-    for (int k = 0; k < kCount; ++k) {
-      FwdPatch<P, D>& patch = patches[kFirst + k];
-      int const above = first_row[kFirst + k];
+    for (int i = 0; i < kCount; ++i) {
+      FwdPatch<P, D>& patch = patches[kFirst + i];
       float c[2][4];
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        Group const own{groups[j].x, groups[j].y - above, 0};
-        starts[kFirst + k](c[j], walk, own, end - above, no_row);
-      }
-      P::dots(c, patch.q, s_k, walk, groups, units, f);
+      starts[i](c, walk, key);
+      starts[i].advance();
+      P::dots(c, patch.q, addresses, 0);
+      mask_tail(c, walk, key);
       patch.weigh(c, p.scale_log2);
-      weights[k] = P::weights_of(c);
-      P::add_totals(patch.total, weights[k]);
-      sums[k] = patch.o;
+      weights[i] = P::weights_of(c);
+      P::add_totals(patch.total, weights[i]);
+      sums[i] = patch.o;
     }
-    P::template weighted_sums<kCount>(sums, weights, s_v, walk, groups, units, f.e);
+    P::template weighted_sums<kCount>(sums, weights, way, walk, f.plane_bytes, f.e);
+    way.advance(walk);
   }
 }
 
@@ -120,149 +118,136 @@ template <class T, int D, int kPatches>
 __device__ __forceinline__ void fwd(LocalFwdParams const& p) {
   using P = Product<T, D>;
   Frame const& f = p.frame;
-  auto* s_bytes = prim::shared_memory<unsigned char>();
+  uint32_t const s_bytes = prim::shared_address(prim::shared_memory<unsigned char>());
 
   // ---- Where am I ---------------------------------------------------------------------------------------------------
-  int const warp = threadIdx.x / prim::kWarp;
   constexpr int kPatchHeight = kPatch * kPatches;
-  Lane const lane = lane_of_warp();
+  int const warp = prim::warp_of_block();
   Tile const tile = tile_of_grid(f, blockIdx.x);
-  Span const y = query_span(f.y, tile.residue_y, tile.y, f.y.patches * kPatchHeight);
-  Span const x = query_span(f.x, tile.residue_x, tile.x, f.x.patches * kPatch);
+  int const height = kPatchHeight << f.y.patches_log2;
+  Span const y = query_span(f.y, tile.residue_y, tile.y, height);
+  Span const x = query_span(f.x, tile.residue_x, tile.x, kPatch << f.x.patches_log2);
   int const halo_y = window_start(f.y, y, y.first);
   int const halo_x = window_start(f.x, x, x.first);
-  int const halo_rows = min(f.y.halo, window_start(f.y, y, y.first + f.y.patches * kPatchHeight - 1) + f.y.window - halo_y);
-  WarpPlace const place = place_of_warp(f, kPatchHeight);
-  int const plane = tile.first_plane + place.slot;
-  bool const plane_lives = plane < tile.end_plane;
-  int const my_plane = plane_lives ? plane : tile.first_plane;
-  int const patch_y = y.first + place.y;
-  int const patch_x = x.first + place.x;
+  int const halo_rows = window_start(f.y, y, y.first + height - 1) + f.y.window - halo_y;
+  WarpPlace const place = place_of_warp(f, warp, kPatchHeight);
+  bool const plane_lives = tile.first_plane + place.slot < tile.end_plane;
+  PlaneIndex const plane = plane_index(f, tile.first_plane + (plane_lives ? place.slot : 0));
 
   // ---- Load: the first band, q, the tables ----------------------------------------------------------------------------
-  prim::Channels const k_channels = channels_of<T>(p.k, f.d);
-  prim::Channels const v_channels = channels_of<T>(p.v, f.e);
-  auto copy = [&](int band) {
-    int const first = band * f.band_rows;
-    int const rows = min(f.band_rows, halo_rows - first);
-    unsigned char* s_stage = s_bytes + (f.stages == 2 ? band % 2 : 0) * f.stage_bytes;
-    for (int i = 0; i < tile.end_plane - tile.first_plane; ++i) {
-      Plane<T const> const k = plane_of<T const>(p.k, f, tile, tile.first_plane + i);
-      Plane<T const> const v = plane_of<T const>(p.v, f, tile, tile.first_plane + i);
-      unsigned char* s_plane = s_stage + 2 * i * f.plane_bytes;
-      copy_band<T>(s_plane, f, k, k_channels, y.size, x.size, halo_y + first, halo_x, rows, P::pixel_bytes(f) / prim::kUnitBytes);
-      copy_band<T>(s_plane + f.plane_bytes, f, v, v_channels, y.size, x.size, halo_y + first, halo_x, rows, P::pixel_bytes(f) / prim::kUnitBytes);
+  prim::Channels const k_channels = channels_of(p.k, f.d);
+  prim::Channels const v_channels = channels_of(p.v, f.e);
+  auto copy = [&](int first, uint32_t s_stage) {
+    Band const band{halo_y + first, halo_x, min(f.band_rows, halo_rows - first)};
+#pragma unroll 1
+    for (int i = tile.first_plane; i < tile.end_plane; ++i) {
+      PlaneIndex const at = plane_index(f, i);
+      auto const k = plane_of<T const>(p.k, f, tile, at);
+      auto const v = plane_of<T const>(p.v, f, tile, at);
+      copy_bands<T, P::kPixelBytes>(s_stage, f, k, k_channels, v, v_channels, y.size, x.size, band, warp);
+      s_stage += 2 * f.plane_bytes;
     }
     prim::commit_copies();
   };
-  copy(0);
+  copy(0, s_bytes);
 
   FwdPatch<P, D> patches[kPatches];
-  Starts starts[kPatches];
+  Tables tables[kPatches];
   int first_row[kPatches];
-  bool lives[kPatches][2];
-  Plane<T const> const q = plane_of<T const>(p.q, f, tile, my_plane);
-  prim::Channels const q_channels = channels_of<T>(p.q, f.d);
-  int const hi = my_plane / f.batch;
-  T const* const rel_h = table_of_head<T>(p.rel_h, hi);
-  T const* const rel_w = table_of_head<T>(p.rel_w, hi);
+  int const patch_x = x.first + place.x;
+  int const column = window_start(f.x, x, patch_x) - halo_x;
+  auto const q = plane_of<T const>(p.q, f, tile, plane);
+  prim::Channels const q_channels = channels_of(p.q, f.d);
+  T const* const rel_h = table_of_head<T>(p.rel_h, plane.hi);
+  T const* const rel_w = table_of_head<T>(p.rel_w, plane.hi);
 #pragma unroll
   for (int i = 0; i < kPatches; ++i) {
-    int const own_y = patch_y + i * kPatch;
+    int const patch_y = y.first + place.y + i * kPatch;
+    PatchPixels const pixels = patch_pixels(y, x, patch_y, patch_x, plane_lives);
     T const* pixel[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      int const m = lane.g + half * kGroup;
-      int const yi = own_y + m / kPatch;
-      int const xi = patch_x + m % kPatch;
-      lives[i][half] = plane_lives && yi >= 0 && yi < y.end && xi >= 0 && xi < x.end;
-      pixel[half] = lives[i][half] ? q.pixel(yi, xi) : q.data;
-    }
+    pixels.pointers(pixel, q);
     FwdPatch<P, D>& patch = patches[i];
     patch.start();
-    patch.q = P::load_rows(pixel, lives[i], q_channels);
+    patch.q = P::load_rows(pixel, pixels.lives, q_channels);
     if (p.is_negative) {
       patch.q.flip_signs();
     }
-    Tables const tables =
-        tables_at(s_bytes + f.stages * f.stage_bytes + warp * f.warp_bytes + i * p.tables.bytes, p.tables, f);
-    clear_tables(tables, p.tables);
+    uint32_t const s_tables = s_bytes + f.stages * f.stage_bytes + warp * f.warp_bytes + i * p.tables.bytes;
+    clear_tables(s_tables, p.tables);
     __syncwarp();   // sync: tables cleared before other lanes fill them
-    fill_axis<true, P, T>(tables, patch.q, p.rel_h, rel_h, f.y, y, own_y, f.packed);
-    fill_axis<false, P, T>(tables, patch.q, p.rel_w, rel_w, f.x, x, patch_x, f.packed);
-    starts[i] = starts_of(tables);
-    first_row[i] = window_start(f.y, y, own_y) - halo_y;
+    tables[i] = tables_at(s_tables, p.tables);
+    first_row[i] = window_start(f.y, y, patch_y) - halo_y;
+    int const both[2] = {pixels.x, pixels.x};
+    fill_tables<true, P, T>(tables[i], patch.q, p.rel_h, rel_h, f.y, y, pixels.y, halo_y + first_row[i], f.packed);
+    fill_tables<false, P, T>(tables[i], patch.q, p.rel_w, rel_w, f.x, x, both, halo_x + column, f.packed);
   }
   __syncwarp();   // sync: tables filled before other lanes of the warp read them
 
   // ---- Main loop: bands of the halo -------------------------------------------------------------------------------------
-  int const column = window_start(f.x, x, patch_x) - halo_x;
-  int const last_row = first_row[kPatches - 1] + f.y.window + kPatch - 1;   // one past the last that the warp sees
-  int const bands = (halo_rows + f.band_rows - 1) / f.band_rows;
-  for (int band = 0; band < bands; ++band) {
-    bool const is_ahead = f.stages == 2 && band + 1 < bands;
-    if (is_ahead) {
-      copy(band + 1);
+  int const own_rows = f.y.window + kPatch - 1;   // that a patch sees
+  uint32_t s_stage = s_bytes;
+#pragma unroll 1
+  for (int band = 0; band < halo_rows; band += f.band_rows) {
+    uint32_t const s_other = f.stages == 1 ? s_bytes : s_bytes + (s_stage == s_bytes ? f.stage_bytes : 0);
+    bool const is_last = band + f.band_rows >= halo_rows;
+    if (f.stages == 2 && !is_last) {
+      copy(band + f.band_rows, s_other);
       prim::wait_copies<1>();
     } else {
       prim::wait_copies<0>();
     }
     __syncthreads();   // sync: this band has landed, from every thread
-    unsigned char* s_plane = s_bytes + (f.stages == 2 ? band % 2 : 0) * f.stage_bytes + 2 * place.slot * f.plane_bytes;
-    uint32_t const s_k = prim::shared_address(s_plane);
-    uint32_t const s_v = s_k + f.plane_bytes;
-    int const band_first = band * f.band_rows;
-    int const first = max(band_first, first_row[0]);
-    int const end = min(min(band_first + f.band_rows, halo_rows), last_row);
-    if (plane_lives) {
-      if constexpr (kPatches == 1) {
-        see_rows<P, D, 0, 1>(patches, starts, first_row, p, s_k, s_v, band_first, column, first, end);
-      } else {
-        int const second = first_row[1];                               // rows of the upper patch, of both, of the lower
-        int const third = first_row[0] + f.y.window + kPatch - 1;
-        see_rows<P, D, 0, 1>(patches, starts, first_row, p, s_k, s_v, band_first, column, first, min(end, second));
-        see_rows<P, D, 0, 2>(patches, starts, first_row, p, s_k, s_v, band_first, column, max(first, second), min(end, third));
-        see_rows<P, D, 1, 1>(patches, starts, first_row, p, s_k, s_v, band_first, column, max(first, third), end);
-      }
+    uint32_t const s_plane = s_stage + 2 * place.slot * f.plane_bytes;
+    int const first = max(band, first_row[0]);
+    int const end = plane_lives ? min(min(band + f.band_rows, halo_rows), first_row[kPatches - 1] + own_rows) : 0;
+    if constexpr (kPatches == 1) {
+      see_rows<P, D, 0, 1>(patches, tables, first_row, p, s_plane, band, column, first, end);
+    } else {
+      // Rows of the upper patch alone, of both, of the lower alone.
+      int const second = first_row[1];
+      int const third = first_row[0] + own_rows;
+      see_rows<P, D, 0, 1>(patches, tables, first_row, p, s_plane, band, column, first, min(end, second));
+      see_rows<P, D, 0, 2>(patches, tables, first_row, p, s_plane, band, column, max(first, second), min(end, third));
+      see_rows<P, D, 1, 1>(patches, tables, first_row, p, s_plane, band, column, max(first, third), end);
     }
-    if (band + 1 < bands) {
-      __syncthreads();   // sync: this band has been read before the next one but one, or the next, overwrites it
+    if (!is_last) {
+      __syncthreads();   // sync: this band has been read before another one overwrites it
       if (f.stages == 1) {
-        copy(band + 1);
+        copy(band + f.band_rows, s_bytes);
       }
     }
+    s_stage = s_other;
   }
 
   // ---- Store --------------------------------------------------------------------------------------------------------
-  Plane<T> const o = plane_of<T>(p.o, f, tile, my_plane);
-  prim::Channels const o_channels = channels_of<T>(p.o, f.e);
+  auto const o = plane_of<T>(p.o, f, tile, plane);
+  prim::Channels const o_channels = channels_of(p.o, f.e);
 #pragma unroll
   for (int i = 0; i < kPatches; ++i) {
     FwdPatch<P, D>& patch = patches[i];
-    T* pixel[2];
+    PatchPixels const pixels = patch_pixels(y, x, y.first + place.y + i * kPatch, patch_x, plane_lives);
     float inverse[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      int const m = lane.g + half * kGroup;
-      int const yi = patch_y + i * kPatch + m / kPatch;
-      int const xi = patch_x + m % kPatch;
       float const sum = prim::quad_sum(patch.softmax[half].sum);
-      inverse[half] = 1.f / (P::kRounds ? patch.total[2 * half] : sum);
-      pixel[half] = lives[i][half] ? o.pixel(yi, xi) : o.data;
-      if (p.lse != nullptr && lives[i][half] && lane.t == 0) {
-        p.lse[pixel_index(f, tile, my_plane, yi, xi)] = (patch.softmax[half].reference + prim::log2_approx(sum)) * prim::kLn2;
+      inverse[half] = prim::reciprocal_approx(P::kRounds ? patch.total[2 * half] : sum);
+      if (p.lse != nullptr && pixels.lives[half] && lane_of_warp().t == 0) {
+        float const lse_log2 = patch.softmax[half].reference + prim::log2_approx(sum);
+        p.lse[pixel_index(f, tile, plane, pixels.y[half], pixels.x)] = lse_log2 * prim::kLn2;
       }
     }
+    T* pixel[2];
+    pixels.pointers(pixel, o);
     P::scale(patch.o, inverse[0], inverse[1]);
-    P::store(patch.o, pixel, lives[i], o_channels);
+    P::store(patch.o, pixel, pixels.lives, o_channels);
   }
 }
 
 }  // namespace local
 
-#define LOCAL_FWD(name, T, D, kPatches, kMinBlocks, smem)                                                             \
-  ENTRY_SMEM(name, smem);                                                                                             \
-  extern "C" __global__ void __launch_bounds__(local::kThreads, kMinBlocks)                                           \
-      name(__grid_constant__ LocalFwdParams const p) {                                                                \
-    local::fwd<T, D, kPatches>(p);                                                                                    \
+#define LOCAL_FWD(name, T, D, kPatches, kMinBlocks)                                  \
+  ENTRY_SMEM(name, prim::kSharedSm90);                                               \
+  extern "C" __global__ void __launch_bounds__(local::kThreads, kMinBlocks)          \
+      name(__grid_constant__ LocalFwdParams const p) {                               \
+    local::fwd<T, D, kPatches>(p);                                                   \
   }

@@ -1,4 +1,4 @@
 // local_fwd on FMA units, for f32; see local_fwd.cuh.
 #include "local_fwd.cuh"
 
-LOCAL_FWD(local_fwd_f32, float, 128, 1, 1, prim::kSharedSm90)
+LOCAL_FWD(local_fwd_f32, float, 128, 1, 1)

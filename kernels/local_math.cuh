@@ -8,40 +8,34 @@
 
 namespace local {
 
-__device__ __forceinline__ uint4 load_shared_unit(uint32_t address) {
-  uint4 u;
-  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(u.x), "=r"(u.y), "=r"(u.z), "=r"(u.w) : "r"(address) : "memory");
-  return u;
-}
-
 // Channels of q that a relative table row has, as one unit; zeros elsewhere.
 template <class T>
 __device__ __forceinline__ uint4 load_table_unit(Table const& table, T const* row, bool is_wide, int channel) {
   int const first = channel - table.first;
   if (is_wide) {
-    bool const lives = first >= 0 && first < table.channels;
-    return lives ? __ldg(reinterpret_cast<uint4 const*>(row + first)) : make_uint4(0, 0, 0, 0);
+    bool const lives = unsigned(first) < unsigned(table.channels);
+    uint4 const unit = __ldg(reinterpret_cast<uint4 const*>(row + (lives ? first : 0)));
+    return lives ? unit : make_uint4(0, 0, 0, 0);
   }
-  T element[prim::kUnit<T>];
-#pragma unroll
+  // Element by element, rolled: each enters at the top and moves down. (A rare path, kept small.)
+  uint4 unit = make_uint4(0, 0, 0, 0);
+#pragma unroll 1
   for (int i = 0; i < prim::kUnit<T>; ++i) {
-    bool const lives = first + i >= 0 && first + i < table.channels;
-    element[i] = lives ? row[(first + i) * table.stride_channel] : prim::from_float<T>(0.f);
+    bool const lives = unsigned(first + i) < unsigned(table.channels);
+    T const element = lives ? row[(first + i) * table.stride_channel] : prim::from_float<T>(0.f);
+    if constexpr (sizeof(T) == sizeof(float)) {
+      unit = make_uint4(unit.y, unit.z, unit.w, __float_as_uint(prim::to_float(element)));
+    } else {
+      uint32_t const bits = *reinterpret_cast<unsigned short const*>(&element);
+      unit = make_uint4(__funnelshift_r(unit.x, unit.y, 16), __funnelshift_r(unit.y, unit.z, 16),
+                        __funnelshift_r(unit.z, unit.w, 16), unit.w >> 16 | bits << 16);
+    }
   }
-  return *reinterpret_cast<uint4 const*>(element);
+  return unit;
 }
 
-template <class T>
-__device__ __forceinline__ float table_element(Table const& table, T const* row, int channel) {
-  int const at = channel - table.first;
-  bool const lives = at >= 0 && at < table.channels;
-  return lives ? prim::to_float(row[at * table.stride_channel]) : 0.f;
-}
-
-template <class T>
 __device__ __forceinline__ bool is_wide(Table const& table) {
-  int64_t const strides = table.stride_h | table.stride_row | table.first;
-  return table.stride_channel == 1 && prim::channels_of<T>(table.data, strides, table.channels).wide;
+  return table.is_wide && reinterpret_cast<uint64_t>(table.data) % prim::kUnitBytes == 0;
 }
 
 // ---- 16-bit elements ------------------------------------------------------------------------------------------------
@@ -57,7 +51,9 @@ struct Product {
   static constexpr bool kRounds = true;   // weights
   static constexpr int kUnits = D / prim::kUnit<T>;
 
-  static __device__ __forceinline__ int pixel_bytes(Frame const&) { return D * int(sizeof(T)); }
+  static constexpr int kPixelBytes = D * int(sizeof(T));
+
+  static __device__ __forceinline__ int pixel_bytes(Frame const&) { return kPixelBytes; }
 
   // The rows of a patch: unit t of every 32 channels of pixels g and g + 8. The product's inner index is permuted so that
   // a lane's part is one unit, on both sides.
@@ -77,34 +73,50 @@ struct Product {
     }
   };
 
+  // Pixels that do not live must be readable all the same.
   static __device__ __forceinline__ Rows load_rows(T const* const (&pixel)[2], bool const (&lives)[2],
                                                    prim::Channels channels) {
-    int const t = threadIdx.x % 4;
+    int const first = threadIdx.x % 4 * prim::kUnit<T>;
     Rows rows;
 #pragma unroll
     for (int i = 0; i < D / kSpan; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        int const channel = i * kSpan + t * prim::kUnit<T>;
-        rows.unit[i][half] = lives[half] && channel < channels.count
-                                 ? prim::load_unit(pixel[half], channel, channels)
-                                 : make_uint4(0, 0, 0, 0);
+        int const channel = first + i * kSpan;
+        bool const exists = lives[half] && channel < channels.count;
+        uint4 const unit = prim::load_unit(pixel[half], exists ? channel : 0, channels);
+        rows.unit[i][half] = exists ? unit : make_uint4(0, 0, 0, 0);
       }
     }
     return rows;
   }
 
-  // What a lane adds to a pixel's address, for a walk whose key 0 has this phase.
-  struct Units {
-    uint32_t dot, sum;
+  // A lane's way through a walk.
+  struct Way {
+    Cursor dot, sum;
+
+    __device__ __forceinline__ void advance(Walk const& walk) {
+      dot.advance(walk);
+      sum.advance(walk);
+    }
   };
 
-  static __device__ __forceinline__ Units units_of_lane(int phase) {
+  static __device__ __forceinline__ Way start_way(Walk const& walk, uint32_t s_band) {
     int const lane = threadIdx.x % prim::kWarp;
-    constexpr int kMask = (kUnits - 1) & (kGroup - 1);
-    int const dot = lane % 4 ^ (swizzle(phase + lane / 4) & kMask);
-    int const sum = lane / 16 ^ (swizzle(phase + lane % kGroup) & kMask);
-    return Units{uint32_t(dot) << kUnitShift, uint32_t(sum) << kUnitShift};
+    constexpr int kMask = (kUnits - 1) & (kPhases - 1);
+    int const dot = lane % 4 ^ (swizzle(walk.phase + lane / 4) & kMask);
+    int const sum = lane / kStep ^ (swizzle(walk.phase + lane % kGroup) & kMask);
+    return Way{Cursor(walk, s_band, lane / 4, dot * prim::kUnitBytes),
+               Cursor(walk, s_band, lane % kStep, sum * prim::kUnitBytes)};
+  }
+
+  // Of the lane's keys of both groups of a step.
+  struct Addresses {
+    uint32_t of_group[2];
+  };
+
+  static __device__ __forceinline__ Addresses dot_addresses(Way const& way, Walk const& walk) {
+    return Addresses{{way.dot.address(walk, 0), way.dot.address(walk, kGroup)}};
   }
 
   // c[0..4] += rows · unit b of span i
@@ -117,16 +129,15 @@ struct Product {
     prim::mma<T>(c, second, b.z, b.w);
   }
 
-  // c[j] += rows · keys of group j
-  static __device__ __forceinline__ void dots(float (&c)[2][4], Rows const& rows, uint32_t s_band, Walk const& walk,
-                                              Group const (&groups)[2], Units const& units, Frame const&) {
-    int const g = threadIdx.x % prim::kWarp / 4;
+  // c[j] += rows · keys of group j; the keys' tensor lies `tensor` bytes behind the walk's
+  static __device__ __forceinline__ void dots(float (&c)[2][4], Rows const& rows, Addresses const& addresses, int tensor) {
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
-      uint32_t const address = s_band + walk.bytes(groups[j], g) + units.dot;
+      uint32_t const address = addresses.of_group[j] + tensor;
 #pragma unroll
       for (int i = 0; i < D / kSpan; ++i) {
-        multiply(c[j], rows, i, load_shared_unit((address ^ i % 2 * (kLineBytes / 2)) + i / 2 * kLineBytes));
+        uint32_t const unit = (address ^ i % 2 * (kLineBytes / 2)) + i / 2 * kLineBytes + j * kGroup * kPixelBytes;
+        multiply(c[j], rows, i, prim::load_shared_unit(unit));
       }
     }
   }
@@ -155,21 +166,16 @@ struct Product {
 
   // total[0], total[2] += the weights' sums, of rows g and g + 8
   static __device__ __forceinline__ void add_totals(float (&total)[4], Weights const& weights) {
-    uint32_t const ones = prim::Pair<T>::pack(1.f, 1.f);
-    prim::mma<T>(total, weights.a, ones, ones);
+    prim::mma<T>(total, weights.a, prim::Pair<T>::kOnes, prim::Pair<T>::kOnes);
   }
 
   // sums[k] += weights[k] · values, for kCount patches that see the same keys
   template <int kCount>
-  static __device__ __forceinline__ void weighted_sums(float (*const (&sums)[kCount])[4],
-                                                       Weights const (&weights)[kCount], uint32_t s_band,
-                                                       Walk const& walk, Group const (&groups)[2], Units const& units,
-                                                       int) {
-    int const lane = threadIdx.x % prim::kWarp;
-    Group const& group = lane / kGroup % 2 == 0 ? groups[0] : groups[1];
-    uint32_t const address = s_band + walk.bytes(group, lane % kGroup) + units.sum;
+  static __device__ __forceinline__ void weighted_sums(float (*const (&sums)[kCount])[4], Weights const (&weights)[kCount],
+                                                       Way const& way, Walk const& walk, int tensor, int) {
+    uint32_t const address = way.sum.address(walk, 0) + tensor;
 #pragma unroll
-    for (int i = 0; i < D / 16; ++i) {
+    for (int i = 0; i < D / kStep; ++i) {
       uint32_t b[4];
       prim::load_matrices_transposed(b, (address ^ i % 4 * (2 * prim::kUnitBytes)) + i / 4 * kLineBytes);
 #pragma unroll
@@ -195,22 +201,26 @@ struct Product {
                                                prim::Channels channels) {
     int const t = threadIdx.x % 4;
     bool const is_odd = t % 2 != 0;
+    uint2 quad[D / 16][2];
 #pragma unroll
-    for (int i = 0; i < D / 8; i += 2) {
+    for (int i = 0; i < D / 16; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        uint32_t const first = prim::Pair<T>::pack(sum[i][2 * half], sum[i][2 * half + 1]);
-        uint32_t const second = prim::Pair<T>::pack(sum[i + 1][2 * half], sum[i + 1][2 * half + 1]);
+        uint32_t const first = prim::Pair<T>::pack(sum[2 * i][2 * half], sum[2 * i][2 * half + 1]);
+        uint32_t const second = prim::Pair<T>::pack(sum[2 * i + 1][2 * half], sum[2 * i + 1][2 * half + 1]);
         uint32_t const other = __shfl_xor_sync(prim::kAllLanes, is_odd ? first : second, 1);
-        uint2 const quad = is_odd ? make_uint2(other, second) : make_uint2(first, other);
-        int const channel = 8 * (i + t % 2) + 4 * (t / 2);
-        if (lives[half] && channel < channels.count) {
-          if (channels.wide) {
-            *reinterpret_cast<uint2*>(pixel[half] + channel) = quad;
-          } else {
-            float2 const low = prim::Pair<T>::unpack(quad.x);
-            float2 const high = prim::Pair<T>::unpack(quad.y);
-            prim::store_quad(pixel[half], channel, channels, make_float4(low.x, low.y, high.x, high.y));
+        quad[i][half] = is_odd ? make_uint2(other, second) : make_uint2(first, other);
+      }
+    }
+    int const first = 8 * (t % 2) + 4 * (t / 2);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      T* const out = pixel[half] + first;
+      if (lives[half]) {
+#pragma unroll
+        for (int i = 0; i < D / 16; ++i) {
+          if (first + 16 * i < channels.count) {
+            prim::store_quad_bits(out + 16 * i, channels.count - first - 16 * i, channels.wide, quad[i][half]);
           }
         }
       }

@@ -15,6 +15,8 @@ struct Product<float, D> {
   static constexpr int kLineUnits = kLineBytes / prim::kUnitBytes;
   static constexpr int kSlice = 16;   // channels that a quad owns together
 
+  static constexpr int kPixelBytes = 0;   // d and e say it at run time
+
   static __device__ __forceinline__ int pixel_bytes(Frame const& f) { return f.pixel_bytes; }
 
   // Pixels g and g + 8 of a patch stay in global memory, where a quad reads them through L1.
@@ -33,14 +35,38 @@ struct Product<float, D> {
     return Rows{{pixel[0], pixel[1]}, channels, 1.f};
   }
 
-  struct Units {
-    uint32_t dot[2];   // of keys 2t and 2t + 1
-    int phase;
+  // A lane's way through a walk: its keys 2t and 2t + 1 for dots, every key for sums.
+  struct Way {
+    Cursor dot[2];
+    uint32_t s_band;
+    int key;
+
+    __device__ __forceinline__ void advance(Walk const& walk) {
+      dot[0].advance(walk);
+      dot[1].advance(walk);
+      key += kStep;
+    }
   };
 
-  static __device__ __forceinline__ Units units_of_lane(int phase) {
-    int const t = threadIdx.x % 4;
-    return Units{{uint32_t(swizzle(phase + 2 * t)) << kUnitShift, uint32_t(swizzle(phase + 2 * t + 1)) << kUnitShift}, phase};
+  static __device__ __forceinline__ Way start_way(Walk const& walk, uint32_t s_band) {
+    int const key = 2 * (threadIdx.x % 4);
+    return Way{{Cursor(walk, s_band, key, swizzle(walk.phase + key) * prim::kUnitBytes),
+                Cursor(walk, s_band, key + 1, swizzle(walk.phase + key + 1) * prim::kUnitBytes)},
+               s_band, 0};
+  }
+
+  struct Addresses {
+    uint32_t of_key[2][2];
+  };
+
+  static __device__ __forceinline__ Addresses dot_addresses(Way const& way, Walk const& walk) {
+    Addresses a;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      a.of_key[0][i] = way.dot[i].address(walk, 0);
+      a.of_key[1][i] = way.dot[i].address(walk, kGroup) + kGroup * walk.pixel_bytes;
+    }
+    return a;
   }
 
   static __device__ __forceinline__ float dot(float4 a, uint4 b, float c) {
@@ -50,15 +76,13 @@ struct Product<float, D> {
     return fmaf(a.w, __uint_as_float(b.w), c);
   }
 
-  static __device__ __forceinline__ void dots(float (&c)[2][4], Rows const& rows, uint32_t s_band, Walk const& walk,
-                                              Group const (&groups)[2], Units const& units, Frame const&) {
-    int const t = threadIdx.x % 4;
+  static __device__ __forceinline__ void dots(float (&c)[2][4], Rows const& rows, Addresses const& addresses, int tensor) {
     uint32_t address[2][2];
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        address[j][i] = s_band + walk.bytes(groups[j], 2 * t + i) + units.dot[i];
+        address[j][i] = addresses.of_key[j][i] + tensor;
       }
     }
     float sum[2][4] = {};
@@ -73,7 +97,7 @@ struct Product<float, D> {
           for (int j = 0; j < 2; ++j) {
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
-              uint4 const key = load_shared_unit(address[j][i] ^ u << kUnitShift);
+              uint4 const key = prim::load_shared_unit(address[j][i] ^ u * prim::kUnitBytes);
               sum[j][i] = dot(low, key, sum[j][i]);
               sum[j][2 + i] = dot(high, key, sum[j][2 + i]);
             }
@@ -139,10 +163,8 @@ struct Product<float, D> {
   static __device__ __forceinline__ void add_totals(float (&)[4], Weights const&) {}
 
   template <int kCount>
-  static __device__ __forceinline__ void weighted_sums(float (*const (&sums)[kCount])[4],
-                                                       Weights const (&weights)[kCount], uint32_t s_band,
-                                                       Walk const& walk, Group const (&groups)[2], Units const& units,
-                                                       int channels) {
+  static __device__ __forceinline__ void weighted_sums(float (*const (&sums)[kCount])[4], Weights const (&weights)[kCount],
+                                                       Way const& way, Walk const& walk, int tensor, int channels) {
     static_assert(kCount == 1, "f32 has no registers for more");
     int const t = threadIdx.x % 4;
 #pragma unroll 1
@@ -151,15 +173,16 @@ struct Product<float, D> {
       for (int j = 0; j < 2; ++j) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          int const key = 2 * owner + i;
+          int const in_group = 2 * owner + i;
           float const low = __shfl_sync(prim::kAllLanes, weights[0].c[j][i], owner, 4);
           float const high = __shfl_sync(prim::kAllLanes, weights[0].c[j][2 + i], owner, 4);
-          int const permutation = swizzle(units.phase + key);
-          uint32_t const address = s_band + walk.bytes(groups[j], key) + ((t ^ permutation) << kUnitShift);
+          Cursor const cursor(walk, way.s_band + tensor, way.key + j * kGroup + in_group,
+                              (t ^ swizzle(walk.phase + in_group)) * prim::kUnitBytes);
+          uint32_t const address = cursor.address(walk, 0);
 #pragma unroll
           for (int slice = 0; slice < D / kSlice; ++slice) {
             if (slice * kSlice < channels) {
-              uint4 const u = load_shared_unit((address ^ slice % 2 * (kLineBytes / 2)) + slice / 2 * kLineBytes);
+              uint4 const u = prim::load_shared_unit((address ^ slice % 2 * (kLineBytes / 2)) + slice / 2 * kLineBytes);
               float const value[4] = {__uint_as_float(u.x), __uint_as_float(u.y), __uint_as_float(u.z),
                                       __uint_as_float(u.w)};
 #pragma unroll

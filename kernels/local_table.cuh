@@ -6,77 +6,45 @@
 
 namespace local {
 
-constexpr int kPairColumns = 2;                        // columns of a pair
-constexpr int kRepeated = kGroup - kPairColumns;       // columns that are there twice, so that no group ends a row
-constexpr int kPairBytes = 16;
-
-// A warp's tables, in f32:
-//   rows     [8][row_pitch][2]          pixels g and g + 8, halo row; the last one is −inf, for keys beyond the halo
-//   columns  [8][pair_pitch][2][2]      pixel g or g + 8, two columns; column `packed` + i repeats column i
-struct Tables {
-  int row_pitch, pair_pitch, no_row;
-  unsigned char* s_rows;
-  unsigned char* s_columns;
-
-  __device__ __forceinline__ float* row(int g, int half, int y) const {
-    return reinterpret_cast<float*>(s_rows) + (g * row_pitch + y) * 2 + half;
-  }
-  __device__ __forceinline__ float* column(int g, int half, int x) const {
-    return reinterpret_cast<float*>(s_columns) + (g * pair_pitch + x / 2) * 4 + half * 2 + x % 2;
-  }
-};
+constexpr int kRepeated = kGroup - 2;   // columns that are there twice, so that no group of keys ends a row
+constexpr int kRowBytes = 8;            // of two pixels' entry of a row
+constexpr int kColumnBytes = 8;         // of two pixels' entry of a column
 
 // How the host cut a warp's memory.
 struct TableShape {
-  int32_t row_pitch;    // in pairs of floats; 4 more than a multiple of 8: neighbouring quads meet no bank conflict
-  int32_t pair_pitch;   // in units; likewise
+  int32_t row_pitch;    // rows; 4 more than a multiple of 8: neighbouring quads meet no bank conflict
+  int32_t pair_pitch;   // pairs of columns; likewise
   int32_t bytes;        // of both tables
 };
 
-__device__ __forceinline__ Tables tables_at(unsigned char* s_warp, TableShape const& shape, Frame const& f) {
-  return Tables{shape.row_pitch, shape.pair_pitch, f.y.window + kPatch - 1, s_warp + kGroup * shape.pair_pitch * kPairBytes,
-                s_warp};
+// A warp's tables, in f32:
+//   columns  [8][pair_pitch][2][2]   pixel g or g + 8, two columns; column `packed` + i repeats column i
+//   rows     [8][row_pitch][2]       pixel g or g + 8
+struct Tables {
+  uint32_t columns, rows;   // of this lane's pixel g
+};
+
+__device__ __forceinline__ Tables tables_at(uint32_t s_tables, TableShape const& shape) {
+  int const g = lane_of_warp().g;
+  int const column_bytes = shape.pair_pitch * 2 * kColumnBytes;
+  return Tables{s_tables + g * column_bytes, s_tables + kGroup * column_bytes + g * shape.row_pitch * kRowBytes};
 }
 
-__device__ __forceinline__ void clear_tables(Tables const& tables, TableShape const& shape) {
-  float const none = -INFINITY;
-  auto* unit = reinterpret_cast<float4*>(tables.s_columns);
-  for (int i = threadIdx.x % prim::kWarp; i < shape.bytes / prim::kUnitBytes; i += prim::kWarp) {
-    unit[i] = make_float4(none, none, none, none);
+__device__ __forceinline__ void clear_tables(uint32_t s_tables, TableShape const& shape) {
+  constexpr uint32_t kNone = 0xff800000u;   // −inf
+#pragma unroll 1
+  for (int at = threadIdx.x % prim::kWarp * prim::kUnitBytes; at < shape.bytes; at += prim::kWarp * prim::kUnitBytes) {
+    prim::store_shared_unit(s_tables + at, make_uint4(kNone, kNone, kNone, kNone));
   }
 }
 
-// One axis of the tables of the patch whose pixels are `rows`; query 0 of the patch is at `first`.
-template <bool kIsRow, class P, class T>
-__device__ __forceinline__ void fill_axis(Tables const& tables, typename P::Rows const& rows, Table const& table, T const* data,
-                                          Axis const& a, Span const& span, int first, int packed) {
-  Lane const lane = lane_of_warp();
-  bool const wide = data != nullptr && is_wide<T>(table);
-  int const halo_first = window_start(a, span, first);
-  for (int row = 0; row < a.table_rows; row += kGroup) {
-    float c[4] = {};
-    if (data != nullptr) {
-      P::table_dots(c, rows, table, data, wide, row, a.table_rows);
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      int const pixel = lane.g + i / 2 * kGroup;
-      int const query = first + (kIsRow ? pixel / kPatch : pixel % kPatch);
-      int const offset = row + 2 * lane.t + i % 2;
-      int const key = query + offset - a.table_origin;
-      if (offset < a.table_rows && sees(a, span.size, window_start(a, span, query), key)) {
-        int const at = key - halo_first;
-        if (kIsRow) {
-          *tables.row(lane.g, i / 2, at) = c[i];
-        } else {
-          *tables.column(lane.g, i / 2, at) = c[i];
-          if (at < kRepeated) {
-            *tables.column(lane.g, i / 2, at + packed) = c[i];
-          }
-        }
-      }
-    }
-  }
+__device__ __forceinline__ void store_shared(uint32_t address, float x) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory");
+}
+__device__ __forceinline__ float load_shared(uint32_t address) {
+  float x;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(address) : "memory");
+  return x;
 }
 
 template <class T>
@@ -84,30 +52,87 @@ __device__ __forceinline__ T const* table_of_head(Table const& table, int hi) {
   return table.data == nullptr ? nullptr : static_cast<T const*>(table.data) + hi * table.stride_h;
 }
 
-// Where the scores of a group start.
-struct Starts {
-  uint32_t columns;   // address of pixel g, pair t
-  uint32_t rows;      // address of pixel g, row 0 of the walk
-
-  __device__ __forceinline__ void operator()(float (&c)[4], Walk const& walk, Group const& group, int end_row, int no_row) const {
-    int const t = threadIdx.x % 4;
-    int const row = walk.row(group, 2 * t);
-    uint4 const column = load_shared_unit(columns + group.x * (kPairBytes / kPairColumns));
-    float2 r;
-    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
-                 : "=f"(r.x), "=f"(r.y)
-                 : "r"(rows + (row < end_row ? row : no_row) * int(sizeof(float2)))
-                 : "memory");
-    c[0] = r.x + __uint_as_float(column.x);
-    c[1] = r.x + __uint_as_float(column.y);
-    c[2] = r.y + __uint_as_float(column.z);
-    c[3] = r.y + __uint_as_float(column.w);
+// Fills the table of rows or of columns of the patch whose pixels are `rows`. `query`: of pixels g and g + 8 along this axis;
+// `halo_first`: the halo's first key.
+template <bool kIsRow, class P, class T>
+__device__ __forceinline__ void fill_tables(Tables const& tables, typename P::Rows const& rows, Table const& table,
+                                            T const* data, Axis const& a, Span const& span, int const (&query)[2],
+                                            int halo_first, int packed) {
+  int const t = lane_of_warp().t;
+  bool const is_aligned = data != nullptr && is_wide(table);
+  Keys keys[2];
+  int first[2];   // the key of table row 2t
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    keys[half] = keys_of(a, span.size, window_start(a, span, query[half]));
+    first[half] = query[half] + 2 * t - a.table_origin;
   }
+#pragma unroll 1
+  for (int row = 0; row < a.table_rows; row += kGroup) {
+    float c[4] = {};
+    if (data != nullptr) {
+      P::table_dots(c, rows, table, data, is_aligned, row, a.table_rows);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      int const half = i / 2;
+      int const key = first[half] + row + i % 2;
+      if (keys[half].contain(key)) {
+        int const at = key - halo_first;
+        if (kIsRow) {
+          store_shared(tables.rows + at * kRowBytes + half * int(sizeof(float)), c[i]);
+        } else {
+          uint32_t const to = tables.columns + (at / 2 * 4 + at % 2 + half * 2) * int(sizeof(float));
+          store_shared(to, c[i]);
+          if (at < kRepeated) {
+            store_shared(to + packed * kColumnBytes, c[i]);   // packed is even
+          }
+        }
+      }
+    }
+  }
+}
+
+// Where the scores of a walk's keys start.
+struct Starts {
+  uint32_t columns;   // pixel g, pair t, of the step's first key, if rows had no end
+  uint32_t rows;      // pixel g, the walk's first row
+
+  __device__ __forceinline__ void operator()(float (&c)[2][4], Walk const& walk, int key) const {
+    int const t = lane_of_warp().t;
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      int const first = key + j * kGroup;
+      uint32_t const of_column = columns - walk.row(first) * (walk.packed * kColumnBytes);
+      uint4 const column = prim::load_shared_unit(of_column + j * kGroup * kColumnBytes);
+      uint32_t const of_row = rows + walk.row(first + 2 * t) * kRowBytes;
+      float2 row;
+      asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(row.x), "=f"(row.y) : "r"(of_row) : "memory");
+      c[j][0] = row.x + __uint_as_float(column.x);
+      c[j][1] = row.x + __uint_as_float(column.y);
+      c[j][2] = row.y + __uint_as_float(column.z);
+      c[j][3] = row.y + __uint_as_float(column.w);
+    }
+  }
+  __device__ __forceinline__ void advance() { columns += kStep * kColumnBytes; }
 };
 
-__device__ __forceinline__ Starts starts_of(Tables const& tables) {
-  Lane const lane = lane_of_warp();
-  return Starts{prim::shared_address(tables.column(lane.g, 0, 2 * lane.t)), prim::shared_address(tables.row(lane.g, 0, 0))};
+__device__ __forceinline__ Starts starts_of(Tables const& tables, int first_row) {
+  return Starts{tables.columns + 2 * lane_of_warp().t * kColumnBytes, tables.rows + first_row * kRowBytes};
+}
+
+// Scores of keys that the walk does not have: only its last step can hold some.
+__device__ __forceinline__ void mask_tail(float (&c)[2][4], Walk const& walk, int key) {
+  if (key + kStep > walk.count) {
+    int const t = lane_of_warp().t;
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        c[j][i] = key + j * kGroup + 2 * t + i % 2 < walk.count ? c[j][i] : -INFINITY;
+      }
+    }
+  }
 }
 
 }  // namespace local

@@ -19,15 +19,17 @@ __device__ __forceinline__ Lane lane_of_warp() {
 struct Tile {
   int y, x;                    // its place among tiles
   int residue_y, residue_x;
-  int first_plane, end_plane;  // planes of its section that exist
+  int first_plane, end_plane;  // its planes that exist
 };
 
 __device__ __forceinline__ Tile tile_of_grid(Frame const& f, int index) {
   Tile tile;
-  tile.x = index % f.x.tiles;
-  index /= f.x.tiles;
-  tile.y = index % f.y.tiles;
-  index /= f.y.tiles;
+  int above = f.x.tiles.quotient(index);
+  tile.x = f.x.tiles.remainder(index, above);
+  index = above;
+  above = f.y.tiles.quotient(index);
+  tile.y = f.y.tiles.remainder(index, above);
+  index = above;
   tile.residue_y = tile.residue_x = 0;
   if (f.y.dilation * f.x.dilation > 1) {
     tile.residue_x = index % f.x.dilation;
@@ -35,8 +37,8 @@ __device__ __forceinline__ Tile tile_of_grid(Frame const& f, int index) {
     tile.residue_y = index % f.y.dilation;
     index /= f.y.dilation;
   }
-  int const section = index / f.groups_per_section;
-  tile.first_plane = section * f.section + index % f.groups_per_section * f.planes;
+  int const section = f.groups_per_section.quotient(index);
+  tile.first_plane = section * f.section + f.groups_per_section.remainder(index, section) * f.planes;
   tile.end_plane = min((section + 1) * f.section, tile.first_plane + f.planes);
   return tile;
 }
@@ -47,19 +49,23 @@ struct WarpPlace {
   int y, x;   // pixels from the tile's first
 };
 
-__device__ __forceinline__ WarpPlace place_of_warp(Frame const& f, int patch_height) {
-  int const warp = threadIdx.x / prim::kWarp;
-  int const per_plane = f.y.patches * f.x.patches;
-  WarpPlace place;
-  place.slot = warp / per_plane;
-  int const patch = warp - place.slot * per_plane;
-  int const row = patch / f.x.patches;
-  place.y = row * patch_height;
-  place.x = (patch - row * f.x.patches) * kPatch;
-  return place;
+__device__ __forceinline__ WarpPlace place_of_warp(Frame const& f, int warp, int patch_height) {
+  int const x = warp & ((1 << f.x.patches_log2) - 1);
+  int const y = warp >> f.x.patches_log2 & ((1 << f.y.patches_log2) - 1);
+  return WarpPlace{warp >> (f.x.patches_log2 + f.y.patches_log2), y * patch_height, x * kPatch};
 }
 
 // ---- Planes -------------------------------------------------------------------------------------------------------
+
+// Which (head, batch): planes count batches fastest, so that those of a head are together.
+struct PlaneIndex {
+  int hi, bi;
+};
+
+__device__ __forceinline__ PlaneIndex plane_index(Frame const& f, int plane) {
+  int const hi = f.batch.quotient(plane);
+  return PlaneIndex{hi, f.batch.remainder(plane, hi)};
+}
 
 // The pixels of one (batch, head) and residue class in one tensor.
 template <class T>
@@ -71,26 +77,50 @@ struct Plane {
 };
 
 template <class T>
-__device__ __forceinline__ Plane<T> plane_of(Map const& map, Frame const& f, Tile const& tile, int plane) {
-  int const hi = plane / f.batch;
-  int const bi = plane - hi * f.batch;
-  auto* data = static_cast<T*>(map.data) + bi * map.stride_b + hi * map.stride_h +
-               tile.residue_y * map.stride_y + tile.residue_x * map.stride_x;
+__device__ __forceinline__ Plane<T> plane_of(Map const& map, Frame const& f, Tile const& tile, PlaneIndex at) {
+  auto* data = static_cast<T*>(map.data) + at.bi * map.stride_b + at.hi * map.stride_h;
+  if (f.y.dilation * f.x.dilation > 1) {
+    data += tile.residue_y * map.stride_y + tile.residue_x * map.stride_x;
+  }
   return Plane<T>{data, map.stride_y * f.y.dilation, map.stride_x * f.x.dilation};
 }
 
-template <class T>
+// The host has seen whether strides and `count` are whole units, the kernel sees the address.
 __device__ __forceinline__ prim::Channels channels_of(Map const& map, int32_t count) {
-  return prim::channels_of<T>(map.data, map.stride_b | map.stride_h | map.stride_y | map.stride_x, count);
+  return prim::Channels{count, map.is_wide && reinterpret_cast<uint64_t>(map.data) % prim::kUnitBytes == 0};
 }
 
 // The pixel's place in a contiguous [b, h, y, x].
-__device__ __forceinline__ int64_t pixel_index(Frame const& f, Tile const& tile, int plane, int yi, int xi) {
-  int const hi = plane / f.batch;
-  int const bi = plane - hi * f.batch;
+__device__ __forceinline__ int64_t pixel_index(Frame const& f, Tile const& tile, PlaneIndex at, int yi, int xi) {
   int const y = yi * f.y.dilation + tile.residue_y;
   int const x = xi * f.x.dilation + tile.residue_x;
-  return ((int64_t(bi) * f.heads + hi) * f.y.size + y) * f.x.size + x;
+  return ((int64_t(at.bi) * f.heads + at.hi) * f.y.size + y) * f.x.size + x;
+}
+
+// The pixels g and g + 8 of the patch at (y, x).
+struct PatchPixels {
+  int y[2], x;
+  bool lives[2];
+
+  template <class T>
+  __device__ __forceinline__ void pointers(T* (&pixel)[2], Plane<T> const& plane) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      pixel[half] = lives[half] ? plane.pixel(y[half], x) : plane.data;
+    }
+  }
+};
+
+__device__ __forceinline__ PatchPixels patch_pixels(Span const& y, Span const& x, int patch_y, int patch_x, bool plane_lives) {
+  int const g = prim::fresh_lane() / 4;
+  PatchPixels p;
+  p.x = patch_x + g % kPatch;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    p.y[half] = patch_y + g / kPatch + half * 2;
+    p.lives[half] = plane_lives && p.y[half] >= 0 && p.y[half] < y.end && p.x >= 0 && p.x < x.end;
+  }
+  return p;
 }
 
 // ---- The halo in shared memory --------------------------------------------------------------------------------------
@@ -98,37 +128,85 @@ __device__ __forceinline__ int64_t pixel_index(Frame const& f, Tile const& tile,
 // Pixels lie row by row; the units of a pixel are permuted by its phase, which counts pixels as warps number their keys.
 // So 8 consecutive keys, even around the end of a row, put one unit into 8 different bank groups (matrix loads), and a
 // pair of keys puts units 0–3 of 32 channels into different halves of the 128 bytes (vector loads).
+constexpr int kPhases = 8;
 __device__ __forceinline__ int swizzle(int phase) { return (phase & 1) << 2 | (phase >> 1 & 3); }
 
-// Copies `rows` rows, `f.x.halo` pixels each, of the plane to `s_band`; pixels outside it and channels that do not exist
-// become zeros. Every warp takes whole rows, its lanes neighbouring units. In flight until waited for.
+// One unit, from its first channel on: asynchronously if it may be read whole.
 template <class T>
-__device__ __forceinline__ void copy_band(unsigned char* s_band, Frame const& f, Plane<T const> const& plane,
-                                          prim::Channels channels, int size_y, int size_x, int first_y,
-                                          int first_x, int rows, int units) {
-  int const lane = threadIdx.x % prim::kWarp;
+__device__ __forceinline__ void copy_unit(uint32_t s_unit, T const* unit, int channel, prim::Channels channels, bool lives) {
+  if (channels.wide) {
+    prim::copy_unit_async(s_unit, unit, lives);
+  } else {
+    prim::store_shared_unit(s_unit, lives ? prim::load_unit(unit - channel, channel, channels) : make_uint4(0, 0, 0, 0));
+  }
+}
+
+// Where a band of the halo lies in its plane.
+struct Band {
+  int first_y, first_x;   // of its first pixel; they may lie outside the plane
+  int rows;
+};
+
+// Copies a band of two tensors, `f.x.halo` pixels a row, to `s_band` and `f.plane_bytes` behind; pixels outside the plane and
+// channels that do not exist become zeros. Every warp takes whole rows, its lanes neighbouring units. In flight until waited
+// for. `kPixelBytes` is 0 when only the host knows it.
+template <class T, int kPixelBytes>
+__device__ __forceinline__ void copy_bands(uint32_t s_band, Frame const& f, Plane<T const> const& a, prim::Channels a_channels,
+                                           Plane<T const> const& b, prim::Channels b_channels, int size_y, int size_x,
+                                           Band const& band, int warp) {
+  int const lane = prim::fresh_lane();
+  int const pixel_bytes = kPixelBytes > 0 ? kPixelBytes : f.pixel_bytes;
+  int const units = pixel_bytes / prim::kUnitBytes;
   int const pixels_at_once = prim::kWarp / units;
   int const first = lane / units;
   int const unit = lane - first * units;
   int const channel = unit * prim::kUnit<T>;
-  bool const works = first < pixels_at_once;
-  for (int row = threadIdx.x / prim::kWarp; row < rows; row += kWarps) {
-    int const yi = first_y + row;
-    bool const row_lives = yi >= 0 && yi < size_y && channel < channels.count;
-    T const* pixel = plane.pixel(row_lives ? yi : 0, first_x + first);
-    unsigned char* s_pixel = s_band + (row * f.x.halo + first) * units * prim::kUnitBytes;
-    int phase = first + row * f.packed;
-    int xi = first_x + first;
-    for (int hx = first; hx < f.x.halo; hx += pixels_at_once) {
-      bool const lives = row_lives && xi >= 0 && xi < size_x;
-      int const at = unit ^ (swizzle(phase) & (units - 1));
-      if (works) {
-        prim::copy_unit(reinterpret_cast<uint4*>(s_pixel) + at, lives ? pixel : plane.data, channel, channels, lives);
+  // The permutation repeats after so many copies of a lane.
+  constexpr int kPeriod = kPixelBytes > 0 ? kPhases * kPixelBytes / prim::kUnitBytes / prim::kWarp : 1;
+  static_assert(kPeriod > 0, "a warp copies at most kPhases pixels at once");
+  int const columns = first < pixels_at_once ? f.x.halo - first : 0;   // for this lane; some may be left over
+  int const first_x = band.first_x + first;
+  bool const a_exists = channel < a_channels.count;
+  bool const b_exists = channel < b_channels.count;
+#pragma unroll 1
+  for (int row = warp; row < band.rows; row += kWarps) {
+    int const yi = band.first_y + row;
+    unsigned const width = unsigned(yi) < unsigned(size_y) ? size_x : 0;
+    int const phase = first + row * f.packed;
+    uint32_t const s_pixel = s_band + (row * f.x.halo + first) * pixel_bytes;
+    T const* a_pixel = a.data + yi * a.step_y + first_x * a.step_x + channel;
+    T const* b_pixel = b.data + yi * b.step_y + first_x * b.step_x + channel;
+    if (a_channels.wide && b_channels.wide && kPixelBytes > 0) {
+      uint32_t at[kPeriod];
+#pragma unroll
+      for (int i = 0; i < kPeriod; ++i) {
+        at[i] = s_pixel + (unit ^ (swizzle(phase + i * pixels_at_once) & (units - 1))) * prim::kUnitBytes;
       }
-      pixel += pixels_at_once * plane.step_x;
-      s_pixel += pixels_at_once * units * prim::kUnitBytes;
-      phase += pixels_at_once;
-      xi += pixels_at_once;
+#pragma unroll 1
+      for (int x = 0; x < f.x.halo; x += kPeriod * pixels_at_once) {
+#pragma unroll
+        for (int i = 0; i < kPeriod; ++i) {
+          int const column = x + i * pixels_at_once;
+          if (column < columns) {
+            bool const lives = unsigned(first_x + column) < width;
+            prim::copy_unit_async(at[i] + i * pixels_at_once * pixel_bytes, a_pixel, lives && a_exists);
+            prim::copy_unit_async(at[i] + i * pixels_at_once * pixel_bytes + f.plane_bytes, b_pixel, lives && b_exists);
+          }
+          a_pixel += pixels_at_once * a.step_x;
+          b_pixel += pixels_at_once * b.step_x;
+          at[i] += kPeriod * pixels_at_once * pixel_bytes;
+        }
+      }
+    } else {
+#pragma unroll 1
+      for (int x = 0; x < columns; x += pixels_at_once) {
+        bool const lives = unsigned(first_x + x) < width;
+        uint32_t const to = s_pixel + x * pixel_bytes + (unit ^ (swizzle(phase + x) & (units - 1))) * prim::kUnitBytes;
+        copy_unit(to, a_pixel, channel, a_channels, lives && a_exists);
+        copy_unit(to + f.plane_bytes, b_pixel, channel, b_channels, lives && b_exists);
+        a_pixel += pixels_at_once * a.step_x;
+        b_pixel += pixels_at_once * b.step_x;
+      }
     }
   }
 }
@@ -138,37 +216,53 @@ __device__ __forceinline__ void copy_band(unsigned char* s_band, Frame const& f,
 constexpr int kGroup = 8;                     // keys of one tensor core column block
 constexpr int kStep = 2 * kGroup;             // keys of one step
 
-// Eight consecutive keys.
-struct Group {
-  int x, y;      // column of the first in the warp's halo, and row
-  int offset;    // bytes of its pixel from the band's start
+// The rows of a band that a warp sees. Their pixels are numbered row by row, `packed` (8 or more) to a row.
+struct Walk {
+  int packed;
+  uint32_t packed_factor;
+  int pixel_bytes;
+  int first_bytes;   // key 0, from the start of the band
+  int wrap_bytes;    // what the end of a row skips
+  int last_bytes;    // the last pixel that may be read; keys beyond are masked, whatever is read for them
+  int phase;         // of key 0
+  int count;         // keys
+
+  __device__ __forceinline__ int row(int key) const { return int(__umulhi(uint32_t(key), packed_factor)); }
 };
 
-// The rows of a band that a warp sees, its pixels numbered row by row, `packed` (8 or more) to a row.
-struct Walk {
-  int packed, pixel_bytes;
-  int wrap_bytes;   // what the end of a row skips
-  int last_bytes;   // the last pixel that may be read; keys beyond are masked, whatever is read for them
+// Rows first .. end of a band whose row 0 is `band_first`, from `column` on.
+__device__ __forceinline__ Walk walk_rows(Frame const& f, int pixel_bytes, int band_first, int column, int first, int end) {
+  Walk w;
+  w.packed = f.packed;
+  w.packed_factor = f.packed_factor;
+  w.pixel_bytes = pixel_bytes;
+  w.first_bytes = ((first - band_first) * f.x.halo + column) * pixel_bytes;
+  w.wrap_bytes = (f.x.halo - f.packed) * pixel_bytes;
+  w.last_bytes = ((end - band_first) * f.x.halo - 1) * pixel_bytes;
+  w.phase = column + (first - band_first) * f.packed;
+  w.count = (end - first) * f.packed;
+  return w;
+}
 
-  __device__ __forceinline__ Group next(Group const& group) const {
-    Group n{group.x + kGroup, group.y, group.offset + kGroup * pixel_bytes};
-    if (n.x >= packed) {
-      n.x -= packed;
-      n.y += 1;
-      n.offset += wrap_bytes;
-    }
-    return n;
+// One lane's key of every step: its address in shared memory. Signed: a halo narrower than `packed` wraps backwards.
+struct Cursor {
+  int key;
+  int straight;   // where the key would be if rows had no end
+  int last;
+
+  // Key `key` of the first step; `unit_bytes` into its pixel.
+  __device__ __forceinline__ Cursor(Walk const& walk, uint32_t s_band, int key, int unit_bytes)
+      : key(key),
+        straight(int(s_band) + walk.first_bytes + key * walk.pixel_bytes + unit_bytes),
+        last(int(s_band) + walk.last_bytes + unit_bytes) {}
+
+  // The address of the key `ahead` further, less that way on a straight row.
+  __device__ __forceinline__ uint32_t address(Walk const& walk, int ahead) const {
+    return min(straight + walk.row(key + ahead) * walk.wrap_bytes, last - ahead * walk.pixel_bytes);
   }
-
-  // Bytes from the band's start to key `i` (0 ≤ i < 8) of the group.
-  __device__ __forceinline__ int bytes(Group const& group, int i) const {
-    int const straight = group.offset + i * pixel_bytes;
-    return min(group.x + i >= packed ? straight + wrap_bytes : straight, last_bytes);
-  }
-
-  // Row of key `i` of the group.
-  __device__ __forceinline__ int row(Group const& group, int i) const {
-    return group.y + (group.x + i >= packed ? 1 : 0);
+  __device__ __forceinline__ void advance(Walk const& walk) {
+    key += kStep;
+    straight += kStep * walk.pixel_bytes;
   }
 };
 

@@ -71,6 +71,25 @@ impl Ptr {
     }
 }
 
+/// A number that kernels divide by; mirrors `prim::Divisor`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(crate) struct Divisor {
+    value: u32,
+    factor: u32,
+    shift: u32,
+}
+
+impl Divisor {
+    /// For dividends below 2³¹. A divisor of 0 becomes 1.
+    pub fn new(value: u32) -> Self {
+        let value = value.max(1);
+        let shift = u32::BITS - (value - 1).leading_zeros();
+        let factor = ((((1u64 << shift) - u64::from(value)) << 32) / u64::from(value) + 1) as u32;
+        Self { value, factor, shift }
+    }
+}
+
 /// A kernel's parameter struct, mirrored field by field from its `.cuh`.
 pub trait Params: bytemuck::NoUninit {
     /// Byte offsets of its [`Ptr`] fields.
@@ -78,7 +97,7 @@ pub trait Params: bytemuck::NoUninit {
 }
 
 /// Room for the largest parameter struct; the driver reads as many bytes as the entry declares.
-pub const PARAM_BYTES_MAX: usize = 512;
+pub const PARAM_BYTES_MAX: usize = 1024;
 
 /// One kernel launch.
 #[derive(Clone)]
@@ -158,6 +177,19 @@ mod tests {
     }
     impl Params for Two {
         const POINTERS: &'static [usize] = &[0, 16, 24];
+    }
+
+    #[test]
+    fn divisors_divide() {
+        for value in (1..300).chain([1 << 16, (1 << 20) - 1, (1 << 30) + 1, (1 << 31) - 1]) {
+            let d = Divisor::new(value);
+            let near = [value - 1, value, value.saturating_mul(7), value.saturating_mul(7) - 1];
+            for n in (0..300).chain(near).chain([(1 << 31) - 1, (1 << 31) - 2]).filter(|n| *n < 1 << 31) {
+                // As the kernels do it: the high half of a product, a sum below 2³², a shift.
+                let high = ((u64::from(n) * u64::from(d.factor)) >> 32) as u32;
+                assert_eq!((high + n) >> d.shift, n / value, "{n} / {value}");
+            }
+        }
     }
 
     #[test]

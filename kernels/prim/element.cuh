@@ -29,6 +29,7 @@ template <class T> __device__ __forceinline__ float rounded(float x) { return to
 
 template <class T> struct Pair;
 template <> struct Pair<__half> {
+  static constexpr uint32_t kOnes = 0x3c003c00u;   // 1, 1
   static __device__ __forceinline__ uint32_t pack(float low, float high) {
     __half2 const pair = __floats2half2_rn(low, high);
     return *reinterpret_cast<uint32_t const*>(&pair);
@@ -38,6 +39,7 @@ template <> struct Pair<__half> {
   }
 };
 template <> struct Pair<__nv_bfloat16> {
+  static constexpr uint32_t kOnes = 0x3f803f80u;   // 1, 1
   static __device__ __forceinline__ uint32_t pack(float low, float high) {
     __nv_bfloat162 const pair = __floats2bfloat162_rn(low, high);
     return *reinterpret_cast<uint32_t const*>(&pair);
@@ -101,6 +103,22 @@ __device__ __forceinline__ void store_unit(T* pixel, int channel, Channels chann
         reinterpret_cast<unsigned short*>(pixel)[channel + i] =
             static_cast<unsigned short>(word[i / kPerWord] >> (i % kPerWord * 16));
       }
+    }
+  }
+}
+
+// 4 channels of 16 bits, as they are; `count` of them exist.
+template <class T>
+__device__ __forceinline__ void store_quad_bits(T* quad, int count, bool wide, uint2 bits) {
+  if (wide) {
+    *reinterpret_cast<uint2*>(quad) = bits;
+    return;
+  }
+  auto* out = reinterpret_cast<unsigned short*>(quad);
+#pragma unroll
+  for (int i = 0; i < kQuad; ++i) {
+    if (i < count) {
+      out[i] = static_cast<unsigned short>((i < 2 ? bits.x : bits.y) >> (i % 2 * 16));
     }
   }
 }

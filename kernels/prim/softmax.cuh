@@ -18,6 +18,13 @@ __device__ __forceinline__ float log2_approx(float x) {
   return y;
 }
 
+// 1 / x to 1 ulp, for x in normal range.
+__device__ __forceinline__ float reciprocal_approx(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 constexpr float kLn2 = 0.6931471805599453f;
 constexpr float kLog2E = 1.4426950408889634f;
 
@@ -51,11 +58,13 @@ struct LazySoftmax {
     return fmaf(top, scale_log2, -reference) > kSlack;
   }
 
-  // Moves the reference to the highest score of the quad, if it is higher; returns what sums so far have to be multiplied by.
+  // Moves the reference to the quad's highest score, if it is outgrown; returns what sums so far have to be multiplied by.
+  // A row without keys so far has sums of 0: its factor is 1.
   __device__ __forceinline__ float move(float top, float scale_log2) {
-    float const higher = fmaxf(quad_max(top) * scale_log2, reference);
-    float const factor = exp2_approx(reference - higher);
-    reference = higher;
+    float const highest = quad_max(top);
+    float const moved = is_outgrown(highest, scale_log2) ? highest * scale_log2 : reference;
+    float const factor = reference == kEmpty ? 1.f : exp2_approx(reference - moved);
+    reference = moved;
     sum *= factor;
     return factor;
   }

@@ -4,6 +4,16 @@
 
 namespace prim {
 
+// The lane, read anew at every call: what depends on it is computed where it is used, and no register holds it across a loop.
+__device__ __forceinline__ int fresh_lane() {
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+}
+
+// The warp's number in its block, in a form that the compiler knows to be the same for all lanes.
+__device__ __forceinline__ int warp_of_block() { return __shfl_sync(kAllLanes, int(threadIdx.x) / kWarp, 0); }
+
 // Every lane gets the same sum, added in the order of a butterfly.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll

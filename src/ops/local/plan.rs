@@ -69,8 +69,9 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
     if problem.o.is_empty() {
         return Ok(Plan::default());
     }
-    check_extent(&problem.q)?;
     let p = problem;
+    check_extent(&p.q)?;
+    check_channels(&[("q", &p.q), ("k", &p.k), ("v", &p.v), ("o", &p.o)])?;
     let class = Class::of(p.dtype, &p.q, &p.v);
     let table_shape = tiling::table_shape(config.window);
     let cut = |is_tall: bool| {
@@ -86,12 +87,12 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
     let tiling = tall.or_else(|| cut(false)).ok_or_else(too_little_memory)?;
     let (scale_log2, is_negative) = scale_log2(config.scale);
     let params = LocalFwdParams {
-        q: Map::of(0, &p.q),
-        k: Map::of(1, &p.k),
-        v: Map::of(2, &p.v),
-        o: Map::of(5, &p.o),
+        q: Map::of(0, &p.q, p.dtype),
+        k: Map::of(1, &p.k, p.dtype),
+        v: Map::of(2, &p.v, p.dtype),
+        o: Map::of(5, &p.o, p.dtype),
         lse: if p.lse.is_some() { Ptr::operand(6) } else { Ptr::NULL },
-        tables: tables(p.tables, config, p.q.shape[4]),
+        tables: tables(config, p.tables, p.q.shape[4], p.dtype),
         frame: tiling.frame,
         table_shape,
         scale_log2,
@@ -163,14 +164,14 @@ fn axes(config: &LocalConfig, q: &Layout<5>) -> [Axis; 2] {
     [0, 1].map(|i| tiling::axis(config, i, q.shape[2 + i]))
 }
 
-fn tables(layouts: Option<[Layout<3>; 2]>, config: &LocalConfig, d: usize) -> [Table; 2] {
+fn tables(config: &LocalConfig, layouts: Option<[Layout<3>; 2]>, d: usize, dtype: DType) -> [Table; 2] {
     let first = match config.relative {
         Relative::Concat => [0, d / 2],
         Relative::Sum => [0, 0],
     };
     match layouts {
-        Some(layouts) => [0, 1].map(|i| Table::of(3 + i as u8, &layouts[i], first[i])),
-        None => [Table::NULL; 2],
+        Some(layouts) => [0, 1].map(|i| Table::of(3 + i as u8, &layouts[i], first[i], dtype)),
+        None => [Table::NONE; 2],
     }
 }
 
@@ -180,6 +181,17 @@ fn check_extent(q: &Layout<5>) -> Result<()> {
     if y.max(x) >= EXTENT_MAX || b.saturating_mul(h) >= EXTENT_MAX {
         let what = format!("maps of 2^28 rows, columns or (batch, head) pairs and more, got {:?}", q.shape);
         return Err(Error::unsupported("local", what));
+    }
+    Ok(())
+}
+
+/// Kernels read neighbouring channels together.
+fn check_channels(tensors: &[(&str, &Layout<5>)]) -> Result<()> {
+    for (arg, layout) in tensors {
+        if layout.shape[4] > 1 && layout.strides[4] != 1 {
+            let what = format!("`{arg}` with {} elements from channel to channel; only 1", layout.strides[4]);
+            return Err(Error::unsupported("local", what));
+        }
     }
     Ok(())
 }

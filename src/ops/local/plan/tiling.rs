@@ -2,6 +2,7 @@
 
 use super::params::{Axis, Frame, TableShape};
 use crate::config::local::{Border, LocalConfig};
+use crate::plan::Divisor;
 
 /// Warps of a block.
 const WARPS: usize = 8;
@@ -67,7 +68,7 @@ const fn staggered(n: usize) -> usize {
 }
 
 pub(super) fn table_shape(window: [usize; 2]) -> TableShape {
-    let row_pitch = staggered(window[0] + PATCH);
+    let row_pitch = staggered(window[0] + PATCH + 1);
     let pair_pitch = staggered((packed(window[1] - 1) + GROUP - 2) / 2);
     let bytes = GROUP * row_pitch * 8 + GROUP * pair_pitch * UNIT;
     TableShape { row_pitch: row_pitch as i32, pair_pitch: pair_pitch as i32, bytes: bytes as i32 }
@@ -155,22 +156,22 @@ impl Task {
             let cost = blocks * (steps * WARPS * self.patches + load) as u64 * percent;
             let mut axes = axes;
             for i in 0..2 {
-                axes[i].patches = patches[i] as i32;
-                axes[i].tiles = tiles[i] as i32;
+                axes[i].patches_log2 = patches[i].ilog2() as i32;
+                axes[i].tiles = Divisor::new(tiles[i] as u32);
                 axes[i].tiles_per_block = 1;
                 axes[i].halo = halo[i] as i32;
             }
             let frame = Frame {
                 axes,
-                batch: self.batch as i32,
+                batch: Divisor::new(self.batch as u32),
+                groups_per_section: Divisor::new(section.div_ceil(planes) as u32),
                 heads: self.heads as i32,
                 d: self.channels[0] as i32,
                 e: self.channels[1] as i32,
                 planes: planes as i32,
                 section: section as i32,
-                groups_per_section: section.div_ceil(planes) as i32,
-                groups: groups as i32,
                 packed: packed as i32,
+                packed_factor: (1u64 << 32).div_ceil(packed as u64) as u32,
                 band_rows: band_rows as i32,
                 stages: stages as i32,
                 pixel_bytes: self.pixel_bytes as i32,
