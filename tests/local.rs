@@ -112,8 +112,18 @@ impl<T: Element> Inputs<T> {
     }
 }
 
+/// Which passes a device has.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Passes {
+    Forward,
+    Both,
+}
+
+/// What a run returned, for comparing bits.
+pub type Bits = Vec<Vec<u8>>;
+
 /// Forward and backward on a device, each element against its bar.
-pub fn run<T: Element>(on: &dyn Device, case: &Case) -> Result<(), String> {
+pub fn run<T: Element>(on: &dyn Device, case: &Case, passes: Passes) -> Result<Bits, String> {
     let explain = |e: macula::Error| format!("{} {:?}: {e}", case.name, case.border);
     let inputs = Inputs::<T>::of(case);
     let op = Local::new(case.config()).map_err(explain)?;
@@ -146,6 +156,12 @@ pub fn run<T: Element>(on: &dyn Device, case: &Case) -> Result<(), String> {
     check(&name("o"), &truth.o, &o)?;
     check(&name("lse"), &truth.lse, &lse)?;
 
+    let bytes = |values: &[T]| bytemuck::cast_slice(values).to_vec();
+    let mut bits: Bits = vec![bytes(&o), bytemuck::cast_slice(&lse).to_vec()];
+    if passes == Passes::Forward {
+        return Ok(bits);
+    }
+
     // The backward pass is judged on what it was given: the o and lse of this device.
     let grads = op.backward(on, &q, &k, &v, lent, &output, &d_o).map_err(explain)?;
     let truth = reference::backward(
@@ -156,41 +172,51 @@ pub fn run<T: Element>(on: &dyn Device, case: &Case) -> Result<(), String> {
         &numbers::<f32, Bar<T>>(&lse),
         &numbers::<T, Bar<T>>(&inputs.d_o),
     );
-    check(&name("dq"), &truth.dq, &grads.dq.to_vec().map_err(explain)?)?;
-    check(&name("dk"), &truth.dk, &grads.dk.to_vec().map_err(explain)?)?;
-    check(&name("dv"), &truth.dv, &grads.dv.to_vec().map_err(explain)?)?;
-    if let Some(t) = grads.dtables {
-        check(&name("drel_h"), &truth.dtables[0], &t.rel_h.to_vec().map_err(explain)?)?;
-        check(&name("drel_w"), &truth.dtables[1], &t.rel_w.to_vec().map_err(explain)?)?;
+    for (tensor, want, got) in
+        [("dq", &truth.dq, &grads.dq), ("dk", &truth.dk, &grads.dk), ("dv", &truth.dv, &grads.dv)]
+    {
+        let got = got.to_vec().map_err(explain)?;
+        check(&name(tensor), want, &got)?;
+        bits.push(bytes(&got));
     }
-    Ok(())
+    if let Some(t) = grads.dtables {
+        for (tensor, want, got) in
+            [("drel_h", &truth.dtables[0], &t.rel_h), ("drel_w", &truth.dtables[1], &t.rel_w)]
+        {
+            let got = got.to_vec().map_err(explain)?;
+            check(&name(tensor), want, &got)?;
+            bits.push(bytemuck::cast_slice(&got).to_vec());
+        }
+    }
+    Ok(bits)
 }
 
 /// Every case with every border rule that it allows.
-pub fn run_all<T: Element>(on: &dyn Device) {
-    for case in CASES {
-        for border in Border::ALL {
-            let case = Case { border, ..*case };
-            if case.is_allowed() {
-                run::<T>(on, &case).unwrap();
-            }
-        }
+pub fn cases() -> impl Iterator<Item = Case> {
+    let of = |case: &Case| Border::ALL.map(|border| Case { border, ..*case });
+    CASES.iter().flat_map(of).filter(Case::is_allowed)
+}
+
+/// Every case on the CPU.
+fn run_all<T: Element>() {
+    for case in cases() {
+        run::<T>(&Cpu::new(), &case, Passes::Both).unwrap();
     }
 }
 
 #[test]
 fn cpu_f32() {
-    run_all::<f32>(&Cpu::new());
+    run_all::<f32>();
 }
 
 #[test]
 fn cpu_f16() {
-    run_all::<f16>(&Cpu::new());
+    run_all::<f16>();
 }
 
 #[test]
 fn cpu_bf16() {
-    run_all::<bf16>(&Cpu::new());
+    run_all::<bf16>();
 }
 
 /// d(Σ d_o·o) by every input, by central differences in f64.
