@@ -48,6 +48,8 @@ pub const CASES: &[Case] = &[
     Case { name: "tile", q: [1, 1, 16, 16, 16], e: 16, window: [5, 5], tables: None, ..PLAIN },
     Case { name: "tile_plus_one", q: [1, 1, 17, 17, 16], e: 16, window: [5, 5], ..PLAIN },
     Case { name: "large_window", q: [1, 1, 14, 13, 8], e: 8, window: [13, 13], ..PLAIN },
+    Case { name: "large_window_d64", q: [1, 1, 10, 9, 64], e: 48, window: [9, 9], ..PLAIN },
+    Case { name: "d64", q: [1, 2, 6, 5, 64], e: 64, window: [5, 5], ..PLAIN },
     Case { name: "one_channel", q: [1, 2, 5, 6, 1], e: 1, window: [3, 3], ..PLAIN },
     Case { name: "most_channels", q: [1, 1, 5, 4, 128], e: 128, window: [3, 3], ..PLAIN },
     Case { name: "d_is_not_e", q: [1, 2, 6, 6, 40], e: 72, window: [3, 3], ..PLAIN },

@@ -3,3 +3,4 @@
 
 mod driver;
 mod gaussian;
+mod local;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use macula::config::gaussian::{GaussianConfig, Kernel, Norm};
 use macula::gaussian::{BackwardProblem, ForwardProblem, Gaussian};
+use macula::local::{self, Border, Local, LocalConfig, Relative};
 use macula::{DType, Gpu, Plan, kernel};
 
 use crate::tools;
@@ -28,6 +29,7 @@ fn plans() -> Vec<(String, macula::Result<Plan>)> {
             for shape in SHAPES {
                 let at = format!("{dtype:?} {shape:?} on {gpu:?}");
                 gaussian(&mut plans, shape, dtype, &gpu, &at);
+                local(&mut plans, shape, dtype, &gpu, &at);
             }
         }
     }
@@ -49,6 +51,28 @@ fn gaussian(
             plans.push((format!("gaussian forward {config:?} {at}"), op.plan_fwd(&forward, gpu)));
             let backward = BackwardProblem::contiguous(shape, dtype);
             plans.push((format!("gaussian backward {config:?} {at}"), op.plan_bwd(&backward, gpu)));
+        }
+    }
+}
+
+fn local(
+    plans: &mut Vec<(String, macula::Result<Plan>)>,
+    shape: [usize; 5],
+    dtype: DType,
+    gpu: &Gpu,
+    at: &str,
+) {
+    for window in [[1, 1], [3, 3], [7, 7], [6, 8], [13, 13], [33, 1], [33, 33]] {
+        for border in Border::ALL {
+            let fits = |i: usize| window[i] % 2 == 1 && window[i] <= shape[2 + i];
+            if border == Border::Shift && !(fits(0) && fits(1)) {
+                continue;
+            }
+            let config = LocalConfig { window, border, relative: Relative::Sum, ..LocalConfig::default() };
+            let op = Local::new(config).unwrap();
+            let e = shape[4].min(40);
+            let forward = local::ForwardProblem::contiguous(&config, shape, e, true, dtype);
+            plans.push((format!("local forward {config:?} {at}"), op.plan_fwd(&forward, gpu)));
         }
     }
 }

@@ -39,6 +39,9 @@ const EXPECTED: &[(&str, &[(Op, usize)])] = &[
     ("gaussian_bwd_plane_f32", &[(Op::Ldgsts, 1), (Op::Stg128, 1)]),
     ("gaussian_bwd_col", &[(Op::Ldg128, 1)]),
     ("gaussian_bwd_row", &[(Op::Stg128, 1)]),
+    ("local_fwd_f16", &[(Op::Hmma, 13), (Op::Ldsm, 2), (Op::Ldgsts, 2), (Op::Ldg128, 2)]),
+    ("local_fwd_bf16", &[(Op::Hmma, 13), (Op::Ldsm, 2), (Op::Ldgsts, 2), (Op::Ldg128, 2)]),
+    ("local_fwd_f32", &[(Op::Ldgsts, 2), (Op::Ldg128, 2), (Op::Stg128, 1)]),
 ];
 
 impl Op {

@@ -78,7 +78,8 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
         let patches = if is_tall { 2 } else { 1 };
         let warp_bytes = patches * table_shape.bytes as usize;
         let pairs_up = !is_tall && class.channels <= 64;
-        Task { patches, warp_bytes, pairs_up, ..task(config, class, &p.q, &p.v, gpu) }.tile(axes(config, &p.q))
+        Task { patches, warp_bytes, pairs_up, ..task(config, class, &p.q, &p.v, gpu) }
+            .tile(axes(config, &p.q))
     };
     let wants_tall = p.dtype != DType::F32 && class.channels <= 64 && config.window[0] > TALL_ABOVE;
     // The tables of two patches can be too large for the smallest GPUs.

@@ -1,7 +1,7 @@
 //! The parameter structs of `kernels/local*.cuh`: same fields, same order.
 
-use crate::{DType, Layout};
 use crate::plan::{Divisor, Params, Ptr};
+use crate::{DType, Layout};
 use bytemuck::{Pod, Zeroable};
 
 /// Bytes of the widest access; see `prim/base.cuh`.
@@ -17,12 +17,13 @@ pub(super) struct Map {
 }
 
 impl Map {
-    /// No tensor: kernels look at the pointer.
-    pub const NONE: Map = Map { data: Ptr::NULL, strides: [0; 4], is_wide: 0 };
-
     pub fn of(operand: u8, layout: &Layout<5>, dtype: DType) -> Self {
         let strides = [0, 1, 2, 3].map(|i| stride(layout, i));
-        Self { data: Ptr::operand(operand), strides, is_wide: is_wide(&strides, layout.shape[4], dtype).into() }
+        Self {
+            data: Ptr::operand(operand),
+            strides,
+            is_wide: is_wide(&strides, layout.shape[4], dtype).into(),
+        }
     }
 }
 
