@@ -220,4 +220,18 @@ mod tests {
             assert_eq!(out[5], sum);
         }
     }
+
+    /// What a machine without wide registers runs.
+    #[test]
+    fn one_float_at_a_time_is_the_same() {
+        let (input, taps) = (vectors(11), Taps::new([3.0, 2.0, 1.0]));
+        let (mut wide, mut narrow) = (vectors(11), vectors(11));
+        add_convolved(&input, &taps, &mut wide);
+        Convolve { input: &input, taps: &taps, out: &mut narrow, adds: true }.with_simd(pulp::Scalar);
+        assert_eq!(wide, narrow);
+        let blocks = [Weights { first: 2, weights: vec![[1.0, 2.0, 3.0, 4.0]; 6] }];
+        sums(&input, &blocks, &mut wide[..3]);
+        Sums { input: &input, blocks: &blocks, out: &mut narrow[..3] }.with_simd(pulp::Scalar);
+        assert_eq!(wide, narrow);
+    }
 }

@@ -59,6 +59,7 @@ cases! {
     one_radius_for_all_heads_dense: of(Kernel::Linear), [2, 3, 6, 5, 4], [1.9];
     window_of_one: GaussianConfig { window: Some(1), ..plain() }, [1, 1, 4, 5, 3], [2.0];
     window_beyond_the_map: GaussianConfig { window: Some(31), ..plain() }, [1, 1, 4, 5, 3], [2.0];
+    window_across_tiles: GaussianConfig { window: Some(9), ..plain() }, [1, 1, 40, 11, 3], [4.0];
     window_dense: GaussianConfig { window: Some(5), ..of(Kernel::Cauchy) }, [1, 1, 8, 9, 3], [2.0];
     unnormalised: GaussianConfig { norm: Norm::None, ..plain() }, [1, 2, 9, 8, 3], [0.8, 30.0];
     unnormalised_dense: GaussianConfig { norm: Norm::None, ..of(Kernel::Exponential) }, [1, 1, 7, 8, 3], [2.0];
