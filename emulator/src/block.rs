@@ -5,6 +5,8 @@ use std::sync::atomic::AtomicBool;
 
 use crate::check::shared::Shadow;
 use crate::config::{Arch, Dims, TensorMode};
+use crate::count::Tally;
+use crate::count::sectors::Touched;
 use crate::error::{Details, Stop, StopKind};
 use crate::memory::Table;
 use crate::program::Program;
@@ -57,6 +59,8 @@ pub(crate) struct LaunchInfo {
     pub number: u64,
     /// For each block: whether it synchronised with others through memory; empty if the kernel cannot.
     pub communicates: Box<[AtomicBool]>,
+    /// Sectors of global memory that were touched; when counters are on.
+    pub touched: Option<Touched>,
 }
 
 /// A block-wide barrier's arrivals since it last completed.
@@ -93,8 +97,8 @@ pub(crate) struct Block {
     pub progress: u64,
     /// What `%clock` returns next.
     pub clock: u64,
-    /// Counters per instruction, when they are on.
-    pub counters: crate::report::Counters,
+    /// What was counted per instruction, when counters are on.
+    pub tally: Tally,
 }
 
 impl Block {

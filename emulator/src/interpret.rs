@@ -54,8 +54,9 @@ pub(crate) fn run<const COUNT: bool>(w: &mut Warp, b: &mut Block, code: &[Insn],
         let m = w.active & unsafe { w.pred(i.guard) };
         w.steps += 1;
         if COUNT {
-            b.counters.executions[w.pc as usize] += 1;
-            b.counters.lanes[w.pc as usize] += m.count_ones() as u64;
+            let counts = &mut b.tally.lines[w.pc as usize];
+            counts.executions += 1;
+            counts.lanes += u64::from(m.count_ones());
         }
         match i.flow {
             Flow::Plain => {

@@ -6,13 +6,16 @@ use std::sync::{Arc, OnceLock};
 
 use crate::block::{LaunchInfo, SHARED_BASE};
 use crate::config::{Config, Dims};
+use crate::count::class::tensor_flops;
+use crate::count::sectors::Touched;
 use crate::decode::{Mode, Symbols, decode_entry};
 use crate::error::{LoadError, MemoryError, Stop};
 use crate::exec::lanes::host_is_wide;
 use crate::memory::Memory;
 use crate::parse::{Init, Unit, VarSpace, parse};
 use crate::program::Program;
-use crate::report::{Line, Report};
+use crate::regs::LANES;
+use crate::report::{Class, Counts, Line, Report};
 use crate::schedule;
 
 /// An emulated device: memory, and the settings of launches.
@@ -297,9 +300,11 @@ impl Machine {
             0
         };
         let talkers = if config.checks && program.ordered { dims.blocks() } else { 0 };
+        let memory = self.memory.snapshot();
+        let touched = config.counters.then(|| Touched::new(&memory));
         let info = Arc::new(LaunchInfo {
             program: program.clone(),
-            memory: self.memory.snapshot(),
+            memory,
             dims,
             arch: config.arch,
             tensor: config.tensor,
@@ -307,26 +312,30 @@ impl Machine {
             patience: config.patience,
             number,
             communicates: (0..talkers).map(|_| AtomicBool::new(false)).collect(),
+            touched,
         });
         let threads = match config.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             n => n,
         };
-        let totals = schedule::launch(info, params, threads, config.counters)?;
+        let totals = schedule::launch(info.clone(), params, threads, config.counters)?;
         let mut report = Report {
             kernel: body.name.clone(),
             blocks: dims.blocks(),
             warp_instructions: totals.warp_instructions,
             lines: Vec::new(),
+            buffers: info.touched.as_ref().map_or_else(Vec::new, |touched| touched.buffers(&info.memory)),
         };
-        for k in 0..totals.counters.executions.len() {
+        for (k, counts) in totals.tally.lines.into_iter().enumerate() {
             let place = program.places[k];
+            let instruction = program.spellings[k].to_string();
+            let tensor_flops = counts.lanes / LANES as u64 * tensor_flops(&instruction);
             report.lines.push(Line {
                 line: place.line,
                 source: program.source(place),
-                instruction: program.spellings[k].to_string(),
-                executions: totals.counters.executions[k],
-                lanes: totals.counters.lanes[k],
+                class: Class::of(&instruction),
+                instruction,
+                counts: Counts { tensor_flops, ..counts },
             });
         }
         Ok(report)

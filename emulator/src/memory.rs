@@ -98,17 +98,28 @@ pub(crate) struct Table {
 impl Table {
     /// Where the slot of an address is, if there is one.
     #[inline(always)]
-    fn index(&self, address: u64) -> usize {
+    pub fn index(&self, address: u64) -> usize {
         (address >> STRIDE_BITS).wrapping_sub(self.first) as usize
     }
 
     /// The allocation that owns the address range around `address`, whether or not it is in bounds.
     #[inline(always)]
     pub fn owner(&self, address: u64) -> Option<&Allocation> {
-        match self.slots.get(self.index(address)) {
+        self.at(self.index(address))
+    }
+
+    /// The allocation in a slot.
+    #[inline(always)]
+    pub fn at(&self, number: usize) -> Option<&Allocation> {
+        match self.slots.get(number) {
             Some(Some(allocation)) => Some(allocation),
             _ => None,
         }
+    }
+
+    /// Slots, empty ones too.
+    pub fn len(&self) -> usize {
+        self.slots.len()
     }
 }
 

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use crate::block::{Barrier, Block, Bytes, LaunchInfo};
 use crate::check;
 use crate::check::shared::Shadow;
+use crate::count::Tally;
 use crate::error::{Stop, StopKind};
 use crate::exec::barrier::deliver;
 use crate::interpret::{Turn, run};
 use crate::program::Special;
 use crate::regs::LANES;
-use crate::report::Counters;
 use crate::warp::Warp;
 
 /// Backward branches in a turn.
@@ -39,7 +39,7 @@ impl Random {
 #[derive(Default)]
 pub(crate) struct Totals {
     pub warp_instructions: u64,
-    pub counters: Counters,
+    pub tally: Tally,
 }
 
 /// A block and its warps, used for one block after the other.
@@ -80,7 +80,7 @@ impl Resident {
             stop: None,
             progress: 0,
             clock: 0,
-            counters: Counters::new(if counters { program.code.len() } else { 0 }),
+            tally: Tally::new(if counters { program.code.len() } else { 0 }),
         };
         let count = threads.div_ceil(32);
         Resident {
@@ -406,7 +406,7 @@ fn worker<const COUNT: bool>(info: &Arc<LaunchInfo>, params: &[u8], shared: &Sha
     sum.warp_instructions += totals.warp_instructions;
     if COUNT {
         for resident in spare.iter().chain(&going) {
-            sum.counters.merge(&resident.block.counters);
+            sum.tally.merge(&resident.block.tally);
         }
     }
 }

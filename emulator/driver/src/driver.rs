@@ -80,6 +80,23 @@ impl Driver {
         self.state.journal().take_launches(Whose::ThisThread)
     }
 
+    /// Runs `body` with counters on, in this thread, and returns with its result the launches that it made and that ran to
+    /// their end. Their [`report`](Launch::report)s say what every instruction did and which memory was touched.
+    ///
+    /// ```
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))] {
+    /// let driver = ptx_emulator_driver::install()?;
+    /// let (result, launches) = driver.counted(|| 7);
+    /// assert_eq!((result, launches.len()), (7, 0));
+    /// # }
+    /// # Ok::<(), ptx_emulator_driver::InstallError>(())
+    /// ```
+    pub fn counted<R>(&self, body: impl FnOnce() -> R) -> (R, Vec<Launch>) {
+        let first = self.state.journal().entered();
+        let result = self.with(|s| s.counters = true, body);
+        (result, self.state.journal().launches_since(first))
+    }
+
     /// The last launch of this thread that the emulator stopped.
     pub fn last_stop(&self) -> Option<Stopped> {
         self.state.journal().last_stop(Whose::ThisThread)

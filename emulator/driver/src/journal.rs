@@ -22,6 +22,8 @@ pub struct Launch {
     /// What it did.
     pub report: Arc<Report>,
     thread: ThreadId,
+    /// Launches that were entered before it.
+    number: u64,
 }
 
 /// A kernel launch that the emulator stopped.
@@ -48,6 +50,8 @@ const KEPT: usize = 1 << 12;
 #[derive(Debug, Default)]
 pub struct Journal {
     launches: VecDeque<Launch>,
+    /// Launches ever entered.
+    entered: u64,
     stops: VecDeque<Stopped>,
     executed: BTreeSet<String>,
 }
@@ -78,7 +82,9 @@ impl Journal {
         match outcome {
             Ok(report) => {
                 self.executed.insert(entry.clone());
-                keep(&mut self.launches, Launch { entry, device, dims, settings, report, thread });
+                let number = self.entered;
+                self.entered += 1;
+                keep(&mut self.launches, Launch { entry, device, dims, settings, report, thread, number });
             }
             Err(stop) => keep(&mut self.stops, Stopped { entry, device, dims, settings, stop, thread }),
         }
@@ -86,6 +92,17 @@ impl Journal {
 
     pub fn launches(&self, whose: Whose) -> Vec<Launch> {
         self.launches.iter().filter(|l| whose.includes(l.thread)).cloned().collect()
+    }
+
+    pub fn entered(&self) -> u64 {
+        self.entered
+    }
+
+    /// The launches of this thread from number `first` on.
+    pub fn launches_since(&self, first: u64) -> Vec<Launch> {
+        let mut launches = self.launches(Whose::ThisThread);
+        launches.retain(|launch| launch.number >= first);
+        launches
     }
 
     pub fn take_launches(&mut self, whose: Whose) -> Vec<Launch> {

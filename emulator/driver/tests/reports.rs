@@ -134,3 +134,18 @@ fn counters_are_in_the_report_when_wanted() {
     assert_eq!(lines[0], 0);
     assert!(lines[1] > 0);
 }
+
+#[test]
+fn launches_can_be_counted() {
+    let setup = Setup::on(0);
+    count(&setup).unwrap();
+    let (result, launches) = driver().counted(|| count(&setup));
+    result.unwrap();
+    count(&setup).unwrap();
+    let [launch] = &launches[..] else { panic!("{launches:?}") };
+    assert_eq!((launch.entry.as_str(), launch.report.blocks), ("count", 2));
+    // Two warps execute every instruction once.
+    let executed: Vec<u64> = launch.report.lines.iter().map(|line| line.counts.executions).collect();
+    assert!(executed.iter().all(|times| matches!(times, 0 | 2)) && executed.contains(&2), "{executed:?}");
+    assert!(!driver().settings().counters);
+}

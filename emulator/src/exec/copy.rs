@@ -8,6 +8,7 @@ use super::ldst::cache_hints;
 use super::mem::{self, Access, Kind, lanes};
 use crate::block::Block;
 use crate::check;
+use crate::count;
 use crate::decode::{Decoder, Opcode, Ty};
 use crate::error::{LoadError, StopKind};
 use crate::ir::{Flow, Insn, NONE};
@@ -113,9 +114,13 @@ impl Op for CopyAsync {
                         for k in 0..sizes[l] as usize {
                             let at = sources.map(|source| source.wrapping_add(k as u64));
                             let access = Access::new(Kind::Read, 1 << l, &at, 1);
-                            let Some(pointers) = mem::global::<SAN, COUNT>(w, b, access) else { return };
+                            let Some(pointers) = mem::global::<SAN, false>(w, b, access) else { return };
                             copies[l].data[k] = AtomicU8::from_ptr(pointers[l]).load(Relaxed);
                         }
+                    }
+                    if COUNT {
+                        let access = Access::new(Kind::Read, reading, &sources, bytes);
+                        count::global_parts(&mut b.tally, &b.launch, w.pc, &access, &sizes);
                     }
                 }
             }

@@ -6,6 +6,7 @@
 
 use crate::block::{Block, SHARED_BASE};
 use crate::check;
+use crate::count;
 use crate::error::StopKind;
 use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW};
 use crate::regs::LANES;
@@ -138,6 +139,9 @@ pub(crate) fn shared<const SAN: bool, const COUNT: bool>(
     if SAN && !check::shared_access(w, b, &access) {
         return None;
     }
+    if COUNT {
+        count::shared(&mut b.tally, w.pc, &access);
+    }
     Some(pointers(b.shared.as_mut_ptr(), base, &access))
 }
 
@@ -155,9 +159,12 @@ pub(crate) fn global<const SAN: bool, const COUNT: bool>(
         && !(owner.read_only && access.kind != Kind::Read)
     {
         let found = pointers(owner.bytes(), owner.base, &access);
+        if COUNT && !owner.read_only {
+            count::global(&mut b.tally, &b.launch, w.pc, &access);
+        }
         return if SAN && !checked(w, b, &access) { None } else { Some(found) };
     }
-    global_scattered::<SAN>(w, b, &access)
+    global_scattered::<SAN, COUNT>(w, b, &access)
 }
 
 /// The checks of an access inside the first lane's allocation.
@@ -170,7 +177,11 @@ fn checked(w: &Warp, b: &mut Block, access: &Access<'_>) -> bool {
 
 #[cold]
 #[inline(never)]
-fn global_scattered<const SAN: bool>(w: &mut Warp, b: &mut Block, access: &Access<'_>) -> Option<Pointers> {
+fn global_scattered<const SAN: bool, const COUNT: bool>(
+    w: &mut Warp,
+    b: &mut Block,
+    access: &Access<'_>,
+) -> Option<Pointers> {
     let mut out = [std::ptr::null_mut(); LANES];
     let memory = b.launch.memory.clone();
     for l in lanes(access.mask) {
@@ -194,6 +205,9 @@ fn global_scattered<const SAN: bool>(w: &mut Warp, b: &mut Block, access: &Acces
                 return None;
             }
         }
+    }
+    if COUNT {
+        count::global(&mut b.tally, &b.launch, w.pc, access);
     }
     Some(out)
 }

@@ -6,6 +6,7 @@ mod barriers;
 mod common;
 mod compare;
 mod copies;
+mod counters;
 mod divergence;
 mod exchange;
 mod fixtures;

@@ -109,7 +109,10 @@ fn reports_count() {
     assert_eq!(bare.warp_instructions, counted.warp_instructions);
     let add = counted.lines.iter().find(|line| line.instruction.starts_with("add.u32 %r1")).expect("counted");
     // Warp 0 goes round 31 times, warp 1 (threads 32 to 39) 39 times; thread t adds max(t, 1) times.
-    assert_eq!(add.executions, 2 * (31 + 39));
-    assert_eq!(add.lanes, 2 * (1 + (1..40).sum::<u64>()));
-    assert_eq!(counted.lines.iter().map(|line| line.executions).sum::<u64>(), counted.warp_instructions);
+    assert_eq!(add.counts.executions, 2 * (31 + 39));
+    assert_eq!(add.counts.lanes, 2 * (1 + (1..40).sum::<u64>()));
+    assert_eq!(
+        counted.lines.iter().map(|line| line.counts.executions).sum::<u64>(),
+        counted.warp_instructions
+    );
 }
