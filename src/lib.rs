@@ -29,6 +29,7 @@ mod tensor;
 pub use config::axial::AxialConfig;
 pub use config::content::ContentConfig;
 pub use config::gaussian::GaussianConfig;
+pub use config::gsa::GsaConfig;
 pub use config::local::LocalConfig;
 #[cfg(feature = "cuda")]
 pub use device::Cuda;
@@ -38,6 +39,7 @@ pub use error::{Error, Result};
 pub use ops::axial::{self, Axial};
 pub use ops::content::{self, Content};
 pub use ops::gaussian::{self, Gaussian};
+pub use ops::gsa::{self, Gsa};
 pub use ops::local::{self, Local};
 pub use plan::{Cost, Gpu, Launch, Plan};
 pub use shape::Layout;

@@ -3,4 +3,5 @@
 pub mod axial;
 pub mod content;
 pub mod gaussian;
+pub mod gsa;
 pub mod local;

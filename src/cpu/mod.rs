@@ -3,6 +3,7 @@
 pub(crate) mod axial;
 pub(crate) mod content;
 pub(crate) mod gaussian;
+pub(crate) mod gsa;
 mod lanes;
 pub(crate) mod local;
 mod math;

@@ -3,6 +3,7 @@
 pub mod axial;
 pub mod content;
 pub mod gaussian;
+pub mod gsa;
 pub mod local;
 
 use crate::{Error, Result};

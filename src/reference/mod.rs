@@ -13,6 +13,7 @@ mod num;
 pub mod axial;
 pub mod content;
 pub mod gaussian;
+pub mod gsa;
 pub mod local;
 
 pub use bar::Bar;
