@@ -133,10 +133,10 @@ pub struct Config {
     /// Host threads that run blocks; 0 means all of the machine's.
     pub threads: usize,
     /// Checks beyond bounds, alignment and deadlock, which are always on: reads of bytes that nothing has written,
-    /// use of bytes that a `cp.async` is still writing, races within a block in shared memory and between blocks in
-    /// global memory, and barriers for a whole block from which threads have exited. Not found: races within a block in
-    /// global memory; conflicts between blocks that both use value-returning atomics or ordered accesses, which may
-    /// order them; anything that this launch did not do.
+    /// use of bytes that a `cp.async` is still writing, races within a block in shared and global memory and between
+    /// blocks in global memory, and barriers for a whole block from which threads have exited. Not found: conflicts
+    /// between blocks that both use value-returning atomics or ordered accesses, which may order them; anything that
+    /// this launch did not do.
     pub checks: bool,
     /// Counters per instruction in the [`Report`](crate::Report).
     pub counters: bool,

@@ -2,7 +2,8 @@
 //!
 //! A warp's time advances with everything that orders its accesses: block-wide barriers and the warp's own. Another
 //! warp's access is ordered before mine if it happened before the time of that warp which I know of (the horizon);
-//! another lane's of my own warp if a warp barrier or a collective came between.
+//! another lane's of my own warp if a warp barrier came between. Shuffles, votes, `ldmatrix` and their like order nothing:
+//! lanes wait for each other there, and still see each other's accesses to memory in any order.
 
 use crate::exec::mem::lanes;
 use crate::regs::LANES;
@@ -19,6 +20,7 @@ pub(crate) struct Stamp(pub u64);
 const MANY: u64 = 1 << 10;
 const ATOMIC: u64 = 1 << 11;
 const PC_SHIFT: u32 = 12;
+const PC: u64 = 0xf_ffff;
 const TIME_SHIFT: u32 = 32;
 /// The time of a write that is still under way.
 const IN_FLIGHT: u32 = u32::MAX;
@@ -27,7 +29,7 @@ impl Stamp {
     pub const NOBODY: Stamp = Stamp(0);
 
     pub fn new(time: u32, pc: u32, thread: u32) -> Stamp {
-        Stamp((time as u64) << TIME_SHIFT | (pc as u64 & 0xf_ffff) << PC_SHIFT | thread as u64 & 1023)
+        Stamp((time as u64) << TIME_SHIFT | (pc as u64 & PC) << PC_SHIFT | thread as u64 & 1023)
     }
 
     pub fn atomic_if(self, yes: bool) -> Stamp {
@@ -58,7 +60,7 @@ impl Stamp {
     }
 
     pub fn pc(self) -> u32 {
-        (self.0 >> PC_SHIFT) as u32 & 0xf_ffff
+        (self.0 >> PC_SHIFT & PC) as u32
     }
 
     #[inline(always)]
@@ -86,7 +88,7 @@ impl Stamp {
     /// The same lanes at the same time, with the same strength.
     #[inline(always)]
     pub fn same_moment(self, other: Stamp) -> bool {
-        (self.0 ^ other.0) & !(0xf_ffff << PC_SHIFT) == 0
+        (self.0 ^ other.0) & !(PC << PC_SHIFT) == 0
     }
 
     /// Both by lanes of one warp between the same two synchronisations.

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use super::clock::Stamp;
 use crate::exec::mem::{Access, Kind, lanes};
 use crate::regs::LANES;
 
@@ -78,8 +79,24 @@ pub(crate) struct Accessor<'a> {
 
 /// What was found, and by which lane at which offset of the allocation.
 pub(crate) enum Trouble {
-    Unwritten { lane: u32, offset: u64 },
-    Race { lane: u32, offset: u64, earlier: Mark, wrote: bool },
+    Unwritten {
+        lane: u32,
+        offset: u64,
+    },
+    /// With another block.
+    Race {
+        lane: u32,
+        offset: u64,
+        earlier: Mark,
+        wrote: bool,
+    },
+    /// With another thread of the block.
+    Within {
+        lane: u32,
+        offset: u64,
+        earlier: Stamp,
+        wrote: bool,
+    },
 }
 
 struct Marks {

@@ -1,15 +1,18 @@
 //! Checks beyond bounds and alignment: uninitialised reads, copies in flight, races.
 //!
-//! [`clock`] says what is ordered before what, [`shared`] and [`global`] remember who accessed which byte, [`report`]
-//! says what was found. The choke points of [`crate::exec::mem`] call in here when a launch has checks; instructions
-//! that synchronise tell the warp's clock.
+//! [`clock`] says what is ordered before what, [`cells`] remembers who accessed which byte of a block's memory
+//! ([`shared`] its own, [`pages`] global memory) and [`global`] which blocks accessed it; [`report`] says what was found.
+//! The choke points of [`crate::exec::mem`] call in here when a launch has checks; instructions that synchronise tell
+//! the warp's clock.
 //!
-//! What is not found: races between threads of one block in global memory; conflicts between blocks that both use
-//! atomics that return a value, or volatile, relaxed or stronger accesses (they may order each other so); races that a
-//! third unordered reader would have shown; everything on paths that this launch did not take.
+//! What is not found: conflicts between blocks that both use atomics that return a value, or volatile, relaxed or
+//! stronger accesses (they may order each other so); races that a third unordered reader would have shown; everything
+//! on paths that this launch did not take.
 
+mod cells;
 pub(crate) mod clock;
 pub(crate) mod global;
+mod pages;
 pub(crate) mod report;
 pub(crate) mod shared;
 
@@ -34,8 +37,12 @@ pub(crate) fn shared_access(w: &mut Warp, b: &mut Block, access: &Access<'_>) ->
 
 /// An access inside one allocation. False if the launch must stop.
 pub(crate) fn global_access(w: &Warp, b: &mut Block, access: &Access<'_>, owner: &Allocation) -> bool {
-    let Some(shadow) = &b.shadow else { return true };
+    let Some(shadow) = &mut b.shadow else { return true };
     let launch = &b.launch;
+    let within = match owner.read_only {
+        true => Ok(()),
+        false => shadow.pages.access(&w.clock, w.id, w.pc, access),
+    };
     if access.strong {
         // Atomics that return something, and ordered loads and stores.
         if let Some(block) = launch.communicates.get(shadow.block as usize) {
@@ -49,7 +56,13 @@ pub(crate) fn global_access(w: &Warp, b: &mut Block, access: &Access<'_>, owner:
         pc: w.pc,
         communicates: &launch.communicates,
     };
-    match owner.shadow.access(owner.base, owner.read_only, by, access) {
+    let within = within.map_err(|(lane, at, earlier, wrote)| global::Trouble::Within {
+        lane,
+        offset: at - owner.base,
+        earlier,
+        wrote,
+    });
+    match owner.shadow.access(owner.base, owner.read_only, by, access).and(within) {
         Ok(()) => true,
         Err(trouble) => {
             report::global(w, b, access, owner.base, owner.len, trouble);

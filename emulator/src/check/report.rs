@@ -1,26 +1,13 @@
 //! What the checks found, in words.
 
+use super::cells::Problem;
 use super::clock::Stamp;
 use super::global::Trouble;
+use super::shared::Finding;
 use crate::block::Block;
 use crate::error::{Side, StopKind};
 use crate::exec::mem::{Access, Kind};
 use crate::warp::Warp;
-
-/// Something wrong with an access to shared memory.
-pub(crate) struct Finding {
-    pub lane: u32,
-    /// Byte of the block's shared memory.
-    pub offset: u64,
-    pub problem: Problem,
-}
-
-/// What is wrong.
-pub(crate) enum Problem {
-    Unwritten,
-    InFlight { earlier: Stamp },
-    Race { earlier: Stamp, wrote: bool },
-}
 
 fn verb(kind: Kind) -> &'static str {
     match kind {
@@ -45,6 +32,18 @@ fn side(b: &Block, verb: &'static str, block: [u32; 3], flat: u32, several: bool
     }
 }
 
+/// The other side of a race within a block.
+fn racer(b: &Block, earlier: Stamp, wrote: bool) -> Side {
+    let verb = match (earlier.is_atomic(), wrote) {
+        (true, true) => "atomic",
+        (_, true) => "write",
+        (_, false) => "read",
+    };
+    side(b, verb, b.ctaid, earlier.thread(), earlier.is_many(), earlier.pc())
+}
+
+const UNORDERED: &str = "no bar.sync or warp sync orders them";
+
 #[cold]
 #[inline(never)]
 pub(crate) fn shared(w: &Warp, b: &mut Block, access: &Access<'_>, finding: Finding) {
@@ -62,23 +61,9 @@ pub(crate) fn shared(w: &Warp, b: &mut Block, access: &Access<'_>, finding: Find
             side(b, "copy", b.ctaid, earlier.thread(), false, earlier.pc()),
             "its thread has not waited for the cp.async",
         ),
-        Problem::Race { earlier, wrote } => (
-            StopKind::Race,
-            format!("shared memory race at byte {at}"),
-            side(
-                b,
-                match (earlier.is_atomic(), wrote) {
-                    (true, true) => "atomic",
-                    (_, true) => "write",
-                    (_, false) => "read",
-                },
-                b.ctaid,
-                earlier.thread(),
-                earlier.is_many(),
-                earlier.pc(),
-            ),
-            "no bar.sync or warp sync orders them",
-        ),
+        Problem::Race { earlier, wrote } => {
+            (StopKind::Race, format!("shared memory race at byte {at}"), racer(b, earlier, wrote), UNORDERED)
+        }
     };
     b.fault(w, lane, kind, text);
     if let Some(stop) = &mut b.stop {
@@ -114,6 +99,16 @@ pub(crate) fn global(w: &Warp, b: &mut Block, access: &Access<'_>, base: u64, le
                 stop.details.verb = did;
                 stop.details.other = Some(other);
                 stop.details.notes.push("blocks of one launch are not ordered".into());
+            }
+        }
+        Trouble::Within { lane, offset, earlier, wrote } => {
+            let other = racer(b, earlier, wrote);
+            let text = format!("global memory race at byte {offset} of {len} bytes at {base:#x}");
+            b.fault(w, Some(lane), StopKind::Race, text);
+            if let Some(stop) = &mut b.stop {
+                stop.details.verb = did;
+                stop.details.other = Some(other);
+                stop.details.notes.push(UNORDERED.into());
             }
         }
     }

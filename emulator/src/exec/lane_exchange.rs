@@ -2,7 +2,7 @@
 //! `redux.sync`, `activemask`, `elect.sync`. PTX ISA, *Data Movement* and *Parallel Synchronization*.
 //!
 //! All but `activemask` have a member mask: the interpreter runs them when every living member has arrived
-//! ([`Flow::Member`]), with exactly those lanes in the mask.
+//! ([`Flow::Member`]), with exactly those lanes in the mask. None of them orders accesses to memory.
 
 use super::Op;
 use super::mem::lanes;
@@ -22,9 +22,6 @@ struct Shuffle;
 impl Op for Shuffle {
     #[inline(always)]
     unsafe fn run<const SAN: bool, const COUNT: bool>(w: &mut Warp, _: &mut Block, i: &Insn, mask: u32) {
-        if SAN {
-            w.clock.meet(mask, w.alive);
-        }
         // SAFETY: the caller's promise.
         unsafe {
             let a: [u32; LANES] = w.get(i.a);
@@ -105,9 +102,6 @@ struct Vote;
 impl Op for Vote {
     #[inline(always)]
     unsafe fn run<const SAN: bool, const COUNT: bool>(w: &mut Warp, _: &mut Block, i: &Insn, mask: u32) {
-        if SAN {
-            w.clock.meet(mask, w.alive);
-        }
         // SAFETY: the caller's promise.
         unsafe {
             let yes = w.pred(i.a) & mask;
@@ -143,9 +137,6 @@ struct Match;
 
 impl Op for Match {
     unsafe fn run<const SAN: bool, const COUNT: bool>(w: &mut Warp, _: &mut Block, i: &Insn, mask: u32) {
-        if SAN {
-            w.clock.meet(mask, w.alive);
-        }
         // SAFETY: the caller's promise.
         unsafe {
             let a: [u64; LANES] =
@@ -202,9 +193,6 @@ struct Redux;
 impl Op for Redux {
     #[inline(always)]
     unsafe fn run<const SAN: bool, const COUNT: bool>(w: &mut Warp, _: &mut Block, i: &Insn, mask: u32) {
-        if SAN {
-            w.clock.meet(mask, w.alive);
-        }
         // SAFETY: the caller's promise.
         unsafe {
             let a: [u32; LANES] = w.get(i.a);
@@ -271,9 +259,6 @@ struct Elect;
 
 impl Op for Elect {
     unsafe fn run<const SAN: bool, const COUNT: bool>(w: &mut Warp, _: &mut Block, i: &Insn, mask: u32) {
-        if SAN {
-            w.clock.meet(mask, w.alive);
-        }
         let leader = mask.trailing_zeros();
         // SAFETY: the caller's promise.
         unsafe {

@@ -120,13 +120,7 @@ unsafe fn rows<const SAN: bool, const COUNT: bool>(
     let mask = ((1u64 << (ROWS * count)) - 1) as u32;
     let mut access = Access::new(kind, mask, &addresses, ROW_BYTES);
     access.collective = true;
-    let found = mem::shared::<SAN, COUNT>(w, b, access);
-    if SAN {
-        // sync: no lane goes on before all have their rows, so that what follows cannot overtake the access. What came
-        // before it is not ordered by it: lanes that wrote need a `bar.warp.sync`.
-        w.clock.meet(!0, !0);
-    }
-    found
+    mem::shared::<SAN, COUNT>(w, b, access)
 }
 
 /// PTX ISA, *`ldmatrix`*.
