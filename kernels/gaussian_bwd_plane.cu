@@ -272,7 +272,9 @@ __device__ __forceinline__ void plane(GaussianBwdPlaneParams const& p) {
         return is_row ? Scaling{by_z, c[1], nullptr, smem.table(item, false).norm, c[0] / c[1]}
                       : Scaling::by_number(1.f / c[1]);
       });
-      prim::wait_copies<0>();
+      if constexpr (kIs16) {
+        prim::wait_copies<0>();
+      }
       __syncthreads();     // sync: sums made, and v landed again, before P, the other axis or the store reads them
       if constexpr (kIs16) {
         if (has_dsigma && stage != kDv) {
@@ -296,7 +298,9 @@ __device__ __forceinline__ void plane(GaussianBwdPlaneParams const& p) {
     store_planes(items, p.dv_at, p.dv, smem);
   }
   if (has_dsigma) {
-    __syncthreads();       // sync: every warp's sums are in
+    if constexpr (!kIs16) {
+      __syncthreads();     // sync: every warp's sums are in; with 16 bits they are since dv's stage
+    }
     int const item = threadIdx.x;
     int const index = blockIdx.x * items.items_per_block + item;
     if (item < items.items_per_block && index < items.items) {

@@ -25,7 +25,7 @@ struct Extremes {
   float z_min, z_max;
 };
 
-// norm[i] = Z_i and mean[i] = Σ_j w ψ / Z_i (0 when not wanted) for one axis. Ends behind a barrier.
+// norm[i] = Z_i and mean[i] = Σ_j w ψ / Z_i (0 when not wanted) for one axis; a barrier must follow.
 __device__ __forceinline__ Extremes normalisers(Head const& head, int rounding, int axis, float* norm, float* mean, Smem& smem) {
   int const lane = threadIdx.x % prim::kWarp;
   int const warp = threadIdx.x / prim::kWarp;
@@ -76,7 +76,6 @@ __device__ __forceinline__ Extremes normalisers(Head const& head, int rounding, 
     norm[last - i] = z;
     mean[last - i] = m;
   }
-  __syncthreads();     // sync: Z and mean are written before the caller reads them
   return extremes;
 }
 
@@ -94,6 +93,7 @@ __device__ __forceinline__ void norm(GaussianNormParams const& p) {
   // ---- Main loop: Z of both axes --------------------------------------------------------------
   Extremes const z_y = normalisers(head_of(p.radius, ri, p.y), p.rounding, p.y, first, mean_y, smem);
   Extremes const z_x = normalisers(head_of(p.radius, ri, p.x), p.rounding, p.x, second, mean_x, smem);
+  __syncthreads();     // sync: Z and mean of both axes are written before they become factors
 
   // ---- Store: the factors of each pass --------------------------------------------------------
   // Intermediates of 16 bits stay in range: row keeps them below the inputs' size, none divides by a power of two.

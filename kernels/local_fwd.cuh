@@ -181,7 +181,6 @@ __device__ __forceinline__ void fwd(LocalFwdParams const& p) {
     fill_tables<true, P, T>(tables[i], patch.q, p.rel_h, rel_h, f.y, y, pixels.y, halo_y + first_row[i], f.packed);
     fill_tables<false, P, T>(tables[i], patch.q, p.rel_w, rel_w, f.x, x, both, halo_x + column, f.packed);
   }
-  __syncwarp();   // sync: tables filled before other lanes of the warp read them
 
   // ---- Main loop: bands of the halo -------------------------------------------------------------------------------------
   int const own_rows = f.y.window + kPatch - 1;   // that a patch sees
@@ -196,7 +195,7 @@ __device__ __forceinline__ void fwd(LocalFwdParams const& p) {
     } else {
       prim::wait_copies<0>();
     }
-    __syncthreads();   // sync: this band has landed, from every thread
+    __syncthreads();   // sync: this band has landed, from every thread; tables filled
     uint32_t const s_plane = s_stage + 2 * place.slot * f.plane_bytes;
     int const first = max(band, first_row[0]);
     int const end = plane_lives ? min(min(band + f.band_rows, halo_rows), first_row[kPatches - 1] + own_rows) : 0;

@@ -12,7 +12,6 @@ mod content;
 mod examples;
 mod fixtures;
 mod gaussian;
-mod gsa;
 mod layering;
 mod local;
 mod readme;

@@ -34,7 +34,8 @@ __device__ __forceinline__ float warp_prefix(float x) {
   return x;
 }
 
-// Sum over the block; `s_warps` holds one float per warp and may not be in use. Every thread gets the sum.
+// Sum over the block; `s_warps` holds one float per warp and may not be in use before, nor before the next barrier after.
+// Every thread gets the sum.
 template <int kThreads>
 __device__ __forceinline__ float block_sum(float x, float* s_warps) {
   static_assert(kThreads % kWarp == 0, "whole warps");
@@ -48,7 +49,6 @@ __device__ __forceinline__ float block_sum(float x, float* s_warps) {
   for (int i = 0; i < kThreads / kWarp; ++i) {
     sum += s_warps[i];
   }
-  __syncthreads();   // sync: s_warps read by all before the next use overwrites it
   return sum;
 }
 

@@ -1,0 +1,58 @@
+//! A machine on which a plan's launches run with all checks.
+
+use macula::plan::{Launch, Ptr};
+use ptx_emulator::{Config, Dims, Machine, Stop};
+
+/// Bytes of every operand; more than any plan here uses.
+const OPERAND_BYTES: u64 = 1 << 18;
+const OPERANDS: u8 = 16;
+
+pub struct Bench {
+    machine: Machine,
+    operands: Vec<u64>,
+    workspace: u64,
+}
+
+impl Bench {
+    pub fn new(workspace_bytes: usize) -> Bench {
+        // One host thread each: plans run side by side.
+        let machine = Machine::new(Config::default().checks(true).threads(1));
+        let operand = || {
+            let address = machine.alloc(OPERAND_BYTES).unwrap();
+            // Positive as a radius, finite as every element type.
+            machine.fill(address, &1.5f32.to_le_bytes(), OPERAND_BYTES / 4).unwrap();
+            address
+        };
+        let operands = (0..OPERANDS).map(|_| operand()).collect();
+        let workspace = machine.alloc(workspace_bytes as u64).unwrap();
+        Bench { machine, operands, workspace }
+    }
+
+    /// Runs the kernel of that text as a launch of the plan.
+    pub fn run(&self, text: &str, launch: &Launch, seed: u64) -> Result<(), Stop> {
+        let module = self.machine.load(text).unwrap();
+        let entry = module.entry(launch.kernel).unwrap();
+        let threads = macula::kernel::find(launch.kernel).unwrap().threads;
+        let config = Config::default().checks(true).threads(1).seed(seed);
+        let dims =
+            Dims { grid: [launch.grid, 1, 1], block: [threads, 1, 1], shared_bytes: launch.shared_bytes };
+        self.machine.launch_with(&config, &entry, dims, &self.params(launch)).map(|_| ())
+    }
+
+    /// The parameters with addresses for pointers.
+    fn params(&self, launch: &Launch) -> Vec<u8> {
+        let word = |pointer: Ptr| bytemuck::cast::<Ptr, u64>(pointer);
+        let mut bytes = launch.params().to_vec();
+        for field in bytes.chunks_exact_mut(8) {
+            let value = u64::from_le_bytes(field.try_into().unwrap());
+            let operand = (0..OPERANDS).find(|&k| word(Ptr::operand(k)) == value);
+            let offset = value.wrapping_sub(word(Ptr::workspace(0)));
+            if let Some(k) = operand {
+                field.copy_from_slice(&self.operands[usize::from(k)].to_le_bytes());
+            } else if offset < 1 << 32 {
+                field.copy_from_slice(&(self.workspace + offset).to_le_bytes());
+            }
+        }
+        bytes
+    }
+}

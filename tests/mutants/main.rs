@@ -1,0 +1,99 @@
+//! Every barrier and every wait of every kernel, removed in turn from its PTX: the emulator's checks must report it.
+//!
+//! A mutant that survives is listed as [`Harmless`] by its op with the reason, or the barrier goes. An op has a file here
+//! with plans that together launch all of its kernels; needs no GPU and no driver, hence a binary of its own.
+
+mod bench;
+mod edit;
+mod gaussian;
+mod local;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use bench::Bench;
+use edit::{Site, sites, text};
+use macula::plan::Plan;
+
+/// A barrier that may go unnoticed: a part of the source's path, a part of the line, and why it stays all the same.
+type Harmless = (&'static str, &'static str, &'static str);
+
+const HARMLESS: [&[Harmless]; 2] = [gaussian::HARMLESS, local::HARMLESS];
+
+fn plans() -> Vec<Plan> {
+    let mut plans = gaussian::plans();
+    plans.extend(local::plans());
+    plans
+}
+
+/// For each site of the kernels that were launched: whether the checks reported its removal.
+type Verdicts = BTreeMap<Site, bool>;
+
+/// Tries every site of every launch, unless it has been reported before; then launches the kernel itself, for what is next.
+fn try_plan(plan: &Plan, verdicts: &Mutex<Verdicts>) {
+    let bench = Bench::new(plan.workspace_bytes);
+    for launch in &plan.launches {
+        let text = text(launch.kernel);
+        for (site, mutant) in sites(launch.kernel, &text) {
+            if *verdicts.lock().unwrap().entry(site.clone()).or_insert(false) {
+                continue;
+            }
+            // What a mutant leaves behind is overwritten by the next one and at last by the kernel itself.
+            let reported = [0, 1, 5].iter().any(|&seed| bench.run(&mutant, launch, seed).is_err());
+            *verdicts.lock().unwrap().entry(site).or_insert(false) |= reported;
+        }
+        bench.run(&text, launch, 0).unwrap_or_else(|stop| panic!("the kernel as it is: {stop}"));
+    }
+}
+
+fn verdicts(plans: &[Plan]) -> Verdicts {
+    let (next, verdicts) = (AtomicUsize::new(0), Mutex::new(Verdicts::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, |n| n.get()) {
+            scope.spawn(|| {
+                while let Some(plan) = plans.get(next.fetch_add(1, Relaxed)) {
+                    try_plan(plan, &verdicts);
+                }
+            });
+        }
+    });
+    verdicts.into_inner().unwrap()
+}
+
+#[test]
+fn every_removed_barrier_is_reported() {
+    let plans = plans();
+    let launched: BTreeSet<&str> =
+        plans.iter().flat_map(|plan| &plan.launches).map(|launch| launch.kernel).collect();
+    for kernel in macula::kernel::all() {
+        assert!(
+            launched.contains(kernel.name),
+            "no plan here launches {}: its op wants a file here",
+            kernel.name
+        );
+    }
+    let verdicts = verdicts(&plans);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut findings = Vec::new();
+    let mut unused: BTreeSet<Harmless> = HARMLESS.into_iter().flatten().copied().collect();
+    for (site, reported) in &verdicts {
+        let source = std::fs::read_to_string(root.join(&site.file)).unwrap_or_default();
+        let spelled = source.lines().nth(site.line - 1).unwrap_or_default().trim();
+        let harmless = HARMLESS
+            .into_iter()
+            .flatten()
+            .find(|(file, part, _)| site.file.contains(file) && spelled.contains(part));
+        match harmless {
+            Some(known) if !reported => _ = unused.remove(known),
+            None if !reported => findings.push(format!("{site} survives: {spelled}")),
+            _ => {}
+        }
+    }
+    findings.extend(
+        unused.iter().map(|(file, part, _)| format!("{file}: `{part}` is reported everywhere, or gone")),
+    );
+    assert!(findings.is_empty(), "of {} sites:\n{}", verdicts.len(), findings.join("\n"));
+    assert_eq!(verdicts.is_empty(), macula::kernel::all().is_empty());
+}
