@@ -27,12 +27,13 @@ fn gaussian_on_cpu() {
 }
 
 /// Ops by the beginnings of their files, and how many cases there are.
-const OTHER_OPS: [(&str, usize); 5] = [
+const OTHER_OPS: [(&str, usize); 6] = [
     ("window_attn__", 28),
     ("content_attn__", 10),
     ("nonlocal_core__", 1),
     ("axial_pos_attn__", 13),
     ("axial_pos_1d__", 2),
+    ("gsa__", 3),
 ];
 
 #[test]

@@ -12,6 +12,7 @@ mod content;
 mod examples;
 mod fixtures;
 mod gaussian;
+mod gsa;
 mod layering;
 mod local;
 mod readme;
