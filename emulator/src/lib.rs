@@ -39,6 +39,7 @@ mod schedule;
 mod warp;
 
 pub use config::{Arch, Config, Dims, TensorMode};
+pub use decode::opcodes;
 pub use error::{LoadError, MemoryError, Side, Stop, StopKind};
 pub use machine::{Entry, Machine, Module, Param};
 pub use report::{Buffer, Class, Counts, Line, Report};

@@ -30,3 +30,4 @@ mod plans;
 mod reading;
 mod sass;
 mod tools;
+mod vectors;

@@ -11,3 +11,4 @@ mod process;
 mod programs;
 mod reports;
 mod streams;
+mod vectors;

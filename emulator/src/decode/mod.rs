@@ -43,55 +43,72 @@ impl Mode {
 /// How a family turns an opcode and its operands into an instruction.
 pub(crate) type Family = fn(&mut Decoder<'_>, &mut Opcode, &[Operand]) -> Result<Insn, LoadError>;
 
+/// Every family, with the first words of its opcodes.
+const FAMILIES: &[(Family, &[&str])] = &[
+    (
+        arithmetic,
+        &[
+            "add", "sub", "mul", "mad", "fma", "div", "rem", "min", "max", "abs", "neg", "rcp", "sqrt",
+            "rsqrt",
+        ],
+    ),
+    (exec::int::decode_carry, &["addc", "subc", "madc"]),
+    (exec::int::decode_special, &["sad", "dp4a", "mul24", "mad24"]),
+    (exec::float::decode_function, &["ex2", "lg2", "sin", "cos", "tanh"]),
+    (exec::float::decode_copysign, &["copysign"]),
+    (exec::float::decode_testp, &["testp"]),
+    (exec::bits::decode_logic, &["and", "or", "xor", "not", "cnot"]),
+    (exec::bits::decode_shift, &["shl", "shr"]),
+    (
+        exec::bits::decode,
+        &["shf", "bfe", "bfi", "bfind", "brev", "clz", "popc", "fns", "prmt", "lop3", "bmsk", "szext"],
+    ),
+    (exec::compare::decode_setp, &["setp"]),
+    (exec::compare::decode_set, &["set"]),
+    (exec::compare::decode_selp, &["selp"]),
+    (exec::compare::decode_slct, &["slct"]),
+    (exec::convert::decode, &["cvt"]),
+    (exec::moves::decode_mov, &["mov"]),
+    (exec::moves::decode_cvta, &["cvta"]),
+    (exec::moves::decode_isspacep, &["isspacep"]),
+    (exec::moves::decode_policy, &["createpolicy"]),
+    (exec::ldst::decode_load, &["ld", "ldu"]),
+    (exec::ldst::decode_store, &["st"]),
+    (exec::ldst::decode_prefetch, &["prefetch", "prefetchu", "discard", "applypriority"]),
+    (exec::atom::decode, &["atom", "red"]),
+    (exec::copy::decode, &["cp"]),
+    (exec::lane_exchange::decode_shfl, &["shfl"]),
+    (exec::lane_exchange::decode_vote, &["vote"]),
+    (exec::lane_exchange::decode_match, &["match"]),
+    (exec::lane_exchange::decode_redux, &["redux"]),
+    (exec::lane_exchange::decode_activemask, &["activemask"]),
+    (exec::lane_exchange::decode_elect, &["elect"]),
+    (exec::barrier::decode, &["bar", "barrier"]),
+    (exec::control::decode, &["bra", "brx", "ret", "exit", "trap", "brkpt", "nanosleep", "membar", "fence"]),
+    (exec::tensor::decode, &["ldmatrix", "stmatrix", "movmatrix", "mma"]),
+    (
+        exec::hopper::decode,
+        &[
+            "wgmma",
+            "mbarrier",
+            "setmaxnreg",
+            "tensormap",
+            "griddepcontrol",
+            "mapa",
+            "getctarank",
+            "clusterlaunchcontrol",
+        ],
+    ),
+];
+
 /// The family of an opcode's first word.
 pub(crate) fn family(base: &str) -> Option<Family> {
-    Some(match base {
-        "add" | "sub" | "mul" | "mad" | "fma" | "div" | "rem" | "min" | "max" | "abs" | "neg" | "rcp"
-        | "sqrt" | "rsqrt" => arithmetic,
-        "addc" | "subc" | "madc" => exec::int::decode_carry,
-        "sad" | "dp4a" | "mul24" | "mad24" => exec::int::decode_special,
-        "ex2" | "lg2" | "sin" | "cos" | "tanh" => exec::float::decode_function,
-        "copysign" => exec::float::decode_copysign,
-        "testp" => exec::float::decode_testp,
-        "and" | "or" | "xor" | "not" | "cnot" => exec::bits::decode_logic,
-        "shl" | "shr" => exec::bits::decode_shift,
-        "shf" | "bfe" | "bfi" | "bfind" | "brev" | "clz" | "popc" | "fns" | "prmt" | "lop3" | "bmsk"
-        | "szext" => exec::bits::decode,
-        "setp" => exec::compare::decode_setp,
-        "set" => exec::compare::decode_set,
-        "selp" => exec::compare::decode_selp,
-        "slct" => exec::compare::decode_slct,
-        "cvt" => exec::convert::decode,
-        "mov" => exec::moves::decode_mov,
-        "cvta" => exec::moves::decode_cvta,
-        "isspacep" => exec::moves::decode_isspacep,
-        "createpolicy" => exec::moves::decode_policy,
-        "ld" | "ldu" => exec::ldst::decode_load,
-        "st" => exec::ldst::decode_store,
-        "prefetch" | "prefetchu" | "discard" | "applypriority" => exec::ldst::decode_prefetch,
-        "atom" | "red" => exec::atom::decode,
-        "cp" => exec::copy::decode,
-        "shfl" => exec::lane_exchange::decode_shfl,
-        "vote" => exec::lane_exchange::decode_vote,
-        "match" => exec::lane_exchange::decode_match,
-        "redux" => exec::lane_exchange::decode_redux,
-        "activemask" => exec::lane_exchange::decode_activemask,
-        "elect" => exec::lane_exchange::decode_elect,
-        "bar" | "barrier" => exec::barrier::decode,
-        "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" | "nanosleep" | "membar" | "fence" => {
-            exec::control::decode
-        }
-        "ldmatrix" | "stmatrix" | "movmatrix" | "mma" => exec::tensor::decode,
-        "wgmma"
-        | "mbarrier"
-        | "setmaxnreg"
-        | "tensormap"
-        | "griddepcontrol"
-        | "mapa"
-        | "getctarank"
-        | "clusterlaunchcontrol" => exec::hopper::decode,
-        _ => return None,
-    })
+    FAMILIES.iter().find(|(_, opcodes)| opcodes.contains(&base)).map(|(family, _)| *family)
+}
+
+/// The first words of all opcodes that the emulator knows, be it to refuse them by name: `add`, `mma` and so on.
+pub fn opcodes() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().flat_map(|(_, opcodes)| opcodes.iter().copied())
 }
 
 /// The opcodes that exist for integers and floats alike.
