@@ -3,6 +3,10 @@
 use crate::examples::accepts;
 use std::path::Path;
 
+#[path = "../benches/gpu/speed.rs"]
+#[allow(dead_code)] // the report uses more of it
+mod speed;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -118,4 +122,12 @@ fn the_table_agrees_with_the_compiled_kernels() {
             rows.iter().any(|row| entry.name.starts_with(&format!("{}_", row[0].trim_matches('`'))));
         assert!(has_row, "README.md, supported: no row for {}", entry.name);
     }
+}
+
+/// README's section on speed is what the newest record says, and without a record it says so.
+#[test]
+fn the_speed_section_is_that_of_the_newest_record() {
+    let text = readme();
+    let written = text.split("<!-- speed -->\n").nth(1).unwrap().split("<!-- /speed -->").next().unwrap();
+    assert_eq!(written, speed::section(&root().join("benches/record")));
 }

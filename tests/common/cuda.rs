@@ -1,4 +1,5 @@
-//! CUDA devices for tests: the look-alike driver over the emulator, or with `MACULA_TEST_GPU=1` the machine's own.
+//! CUDA devices for tests: the look-alike driver over the emulator, or with `MACULA_TEST_GPU=1` the machine's own. With
+//! `MACULA_TEST_GPU=rehearsal` it is the look-alike as well, but found by the system's loader, as the machine's own would be.
 
 use crate::common::memory::Memory;
 use macula::cudarc::driver::CudaSlice;
@@ -8,12 +9,20 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::OnceLock;
 
+fn is_set_to(value: &str) -> bool {
+    std::env::var_os("MACULA_TEST_GPU").is_some_and(|v| v == value)
+}
+
+fn is_rehearsal() -> bool {
+    is_set_to("rehearsal")
+}
+
 /// The installed look-alike; `None` when tests run on a real GPU.
 pub fn look_alike() -> Option<&'static Driver> {
     static DRIVER: OnceLock<Option<&'static Driver>> = OnceLock::new();
     *DRIVER.get_or_init(|| {
-        if std::env::var_os("MACULA_TEST_GPU").is_some_and(|v| v == "1") {
-            eprintln!("tests run on the machine's NVIDIA driver");
+        if is_set_to("1") || is_rehearsal() {
+            eprintln!("tests run on the driver that the system's loader finds");
             return None;
         }
         let driver = ptx_emulator_driver::install().unwrap();
@@ -35,7 +44,7 @@ pub fn devices() -> Vec<Cuda> {
         // A real driver is asked for, or the look-alike, and never the other by mistake.
         let name = device.stream().context().name().unwrap();
         let is_look_alike = name.starts_with(ptx_emulator_driver::DEVICE_NAME);
-        assert_eq!(is_look_alike, look_alike().is_some(), "tests run on {name}");
+        assert_eq!(is_look_alike, look_alike().is_some() || is_rehearsal(), "tests run on {name}");
     }
     devices
 }

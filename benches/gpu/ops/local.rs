@@ -1,0 +1,130 @@
+//! `local`: windows of 7 and 13 pixels, with and without relative positions.
+
+use super::{Case, Layer, Make};
+use crate::timing::Call;
+use crate::{Failure, Sizes};
+use macula::local::{Backward, BackwardProblem, Forward, ForwardProblem, LocalConfig, Tables};
+use macula::{Cuda, Element, Local, Tensor};
+
+const VARIANTS: [(&str, usize, bool); 4] =
+    [("k7_rel", 7, true), ("k7", 7, false), ("k13_rel", 13, true), ("k13", 13, false)];
+
+fn config(window: usize, d: usize) -> LocalConfig {
+    LocalConfig { window: [window; 2], scale: (d as f32).powf(-0.5), ..Default::default() }
+}
+
+fn tables<T: Element>(
+    make: &Make<'_>,
+    config: &LocalConfig,
+    d: usize,
+) -> Result<Tables<Tensor<T, 3>>, Failure> {
+    let channels = config.relative.table_channels(d);
+    let rows = config.window.map(|window| config.border.table_rows(window));
+    Ok(Tables {
+        rel_h: make.tensor(8, [1, rows[0], channels[0]])?,
+        rel_w: make.tensor(9, [1, rows[1], channels[1]])?,
+    })
+}
+
+fn views<T: Element>(tables: Option<&Tables<Tensor<T, 3>>>) -> Option<Tables<macula::View<'_, T, 3>>> {
+    tables.map(|t| Tables { rel_h: t.rel_h.view(), rel_w: t.rel_w.view() })
+}
+
+fn forward<T: Element>(
+    make: &Make<'_>,
+    layer: Layer,
+    config: LocalConfig,
+    has_tables: bool,
+) -> Result<Call, Failure> {
+    let (op, on, [b, h, y, x, d]) = (Local::new(config)?, make.gpu.clone(), layer.shape);
+    let tensor = |arg| make.tensor::<T, 5>(arg, layer.shape);
+    let (q, k, v) = (tensor(1)?, tensor(2)?, tensor(3)?);
+    let tables = has_tables.then(|| tables::<T>(make, &config, d)).transpose()?;
+    let (mut o, mut lse) = (make.zeros::<T, 5>(layer.shape)?, make.zeros::<f32, 4>([b, h, y, x])?);
+    let problem = ForwardProblem::contiguous(&config, layer.shape, d, has_tables, T::DTYPE);
+    let mut scratch = make.scratch(op.forward_workspace_bytes(&on, &problem)?)?;
+    Ok(Box::new(move || {
+        let args = Forward {
+            q: q.view(),
+            k: k.view(),
+            v: v.view(),
+            tables: views(tables.as_ref()),
+            o: o.view_mut(),
+            lse: Some(lse.view_mut()),
+        };
+        op.forward_into(&on, args, scratch.lend())
+    }))
+}
+
+fn backward<T: Element>(
+    make: &Make<'_>,
+    layer: Layer,
+    config: LocalConfig,
+    has_tables: bool,
+) -> Result<Call, Failure> {
+    let (op, on, d) = (Local::new(config)?, make.gpu.clone(), layer.shape[4]);
+    let tensor = |arg| make.tensor::<T, 5>(arg, layer.shape);
+    let (q, k, v, d_o) = (tensor(1)?, tensor(2)?, tensor(3)?, tensor(4)?);
+    let tables = has_tables.then(|| tables::<T>(make, &config, d)).transpose()?;
+    let zeros = || make.zeros::<T, 5>(layer.shape);
+    let (mut dq, mut dk, mut dv) = (zeros()?, zeros()?, zeros()?);
+    let problem = BackwardProblem::contiguous(&config, layer.shape, d, has_tables, T::DTYPE);
+    let mut scratch = make.scratch(op.backward_workspace_bytes(&on, &problem)?)?;
+    let out =
+        op.forward(&on, &q, &k, &v, tables.as_ref().map(|t| Tables { rel_h: &t.rel_h, rel_w: &t.rel_w }))?;
+    let mut dtables = match &tables {
+        Some(t) => {
+            let (rel_h, rel_w) =
+                (make.zeros::<f32, 3>(t.rel_h.shape())?, make.zeros::<f32, 3>(t.rel_w.shape())?);
+            Some(Tables { rel_h, rel_w })
+        }
+        None => None,
+    };
+    Ok(Box::new(move || {
+        let (drel_h, drel_w) = match &mut dtables {
+            Some(t) => (Some(t.rel_h.view_mut()), Some(t.rel_w.view_mut())),
+            None => (None, None),
+        };
+        let args = Backward {
+            q: q.view(),
+            k: k.view(),
+            v: v.view(),
+            tables: views(tables.as_ref()),
+            o: out.o.view(),
+            lse: out.lse.view(),
+            d_o: d_o.view(),
+            dq: Some(dq.view_mut()),
+            dk: Some(dk.view_mut()),
+            dv: Some(dv.view_mut()),
+            drel_h,
+            drel_w,
+        };
+        op.backward_into(&on, args, scratch.lend())
+    }))
+}
+
+pub fn cases<T: Element>(gpu: &Cuda, layer: Layer, sizes: Sizes) -> Vec<Case<'_>> {
+    let d = layer.shape[4];
+    let case = |variant, pass, cost, make| Case {
+        op: Local::NAME,
+        pass,
+        variant,
+        layer,
+        dtype: T::DTYPE,
+        cost,
+        make,
+    };
+    let both = |(variant, window, has_tables): (&'static str, usize, bool)| {
+        let config = config(window, d);
+        let op = Local::new(config).ok()?;
+        let fwd = op.forward_cost(&ForwardProblem::contiguous(&config, layer.shape, d, has_tables, T::DTYPE));
+        let bwd =
+            op.backward_cost(&BackwardProblem::contiguous(&config, layer.shape, d, has_tables, T::DTYPE));
+        let make_fwd = Box::new(move |seed| forward::<T>(&Make { gpu, seed }, layer, config, has_tables));
+        let make_bwd = Box::new(move |seed| backward::<T>(&Make { gpu, seed }, layer, config, has_tables));
+        Some([case(variant, "forward", fwd, make_fwd as _), case(variant, "backward", bwd, make_bwd)])
+    };
+    // Without tables the kernels do strictly less: a rehearsal needs one of each window.
+    let wanted = if sizes == Sizes::Tiny { &VARIANTS[..2] } else { &VARIANTS[..] };
+    wanted.iter().copied().filter_map(both).flatten().collect()
+}
