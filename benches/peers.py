@@ -110,10 +110,8 @@ def local_unfold(q, k, v, window, scale, rel_h=None, rel_w=None, **_):
     return o.transpose(-1, -2).reshape(b, h, y, x, d)
 
 
-def local_sdpa(q, k, v, window, scale, rel_h=None, rel_w=None, **_):
+def local_sdpa(q, k, v, window, scale, **_):
     """Dense attention with the window as a mask."""
-    if rel_h is not None:
-        raise NotImplementedError("relative positions would need a dense bias per image")
     b, h, y, x, d = q.shape
     flat = lambda t: t.reshape(b, h, y * x, d)
     mask = window_mask(y, x, window, q.device)
@@ -154,6 +152,23 @@ def local_flex(q, k, v, window, scale, rel_h=None, rel_w=None, **_):
 
     o = FLEX["op"](flat(q), flat(k), flat(v), score_mod=modify, block_mask=FLEX[key], scale=scale)
     return o.reshape(b, h, y, x, d)
+
+
+def local_natten(backend):
+    """NATTEN, whose windows are shifted at borders, without relative positions."""
+
+    def call(q, k, v, window, scale, **_):
+        import natten
+
+        last = lambda t: t.permute(0, 2, 3, 1, 4).contiguous()
+        options = {}
+        if backend == "flex-fna" and q.is_cuda:
+            natten.allow_flex_compile(True, backprop=True)
+            options = {"torch_compile": True}
+        o = natten.na2d(last(q), last(k), last(v), kernel_size=(window, window), scale=scale, backend=backend, **options)
+        return o.permute(0, 3, 1, 2, 4)
+
+    return call
 
 
 # ---------------------------------------------------------------- content: q, k, v [b, h, y, x, d]
@@ -222,7 +237,13 @@ def compiled(op):
 
 
 def peers():
-    """By op: names, and what they take from a layer."""
+    """By problem (the files that `gpu problems` writes): names, and what they take."""
+    local = {
+        "torch unfold": local_unfold,
+        "torch.compile(unfold)": compiled(local_unfold),
+        "FlexAttention": local_flex,
+    }
+    backends = ("flex-fna", "cutlass-fna", "hopper-fna")
     return {
         "gaussian": {
             "torch matmul": gaussian_matmul,
@@ -230,12 +251,9 @@ def peers():
             "torch depthwise conv": gaussian_conv,
             "kornia": gaussian_kornia,
         },
-        "local": {
-            "torch unfold": local_unfold,
-            "torch.compile(unfold)": compiled(local_unfold),
-            "FlexAttention": local_flex,
-            "SDPA with a mask": local_sdpa,
-        },
+        "local": local | {"SDPA with a mask": local_sdpa},
+        "local_rel": local,
+        "local_shift": {f"NATTEN {backend} (shifted windows)": local_natten(backend) for backend in backends},
         "content": {
             "torch matmul": content_matmul,
             "torch einsum": content_einsum,
@@ -248,6 +266,13 @@ def peers():
             "torch.compile(bmm)": compiled(axial_bmm),
         },
     }
+
+
+def problems_of(entry):
+    """Whose peers answer an entry of ours."""
+    if entry["op"] != "local":
+        return [entry["op"]]
+    return ["local_rel"] if entry["variant"].endswith("_rel") else ["local", "local_shift"]
 
 
 # Names of arguments, and of our gradients of them.
@@ -386,9 +411,8 @@ def main():
     usable = {}
     for path in sorted(options.problems.glob("*.safetensors")):
         settings, tensors = read_safetensors(path)
-        has_tables = "rel_h" in tensors
-        for name, call in peers()[settings["op"]].items():
-            what = f"{settings['op']}{' with relative positions' if has_tables else ''}: {name}"
+        for name, call in peers().get(path.stem, {}).items():
+            what = f"{path.stem}: {name}"
             try:
                 wrong, has_gradients = check(settings["op"], call, settings, tensors, device)
             except Exception as error:  # a peer may fail in any way, and the others still run
@@ -397,20 +421,19 @@ def main():
                 out["missing"][what] = wrong
                 print(f"{what}: {wrong}")
             else:
-                usable[settings["op"], has_tables, name] = (call, has_gradients)
+                usable[path.stem, name] = (call, has_gradients)
                 print(f"{what}: agrees{'' if has_gradients else ', forward only'}")
 
     for entry in json.loads(options.times.read_text())["entries"]:
         if "time" not in entry:
             continue
-        has_tables = entry["variant"].endswith("_rel")
         label = " ".join(entry[key] for key in ("op", "variant", "pass", "dtype", "layer"))
         if time.monotonic() - begin > options.seconds:
             out["missing"][label] = "no time left"
             continue
         args, settings, d_o = inputs(entry, device)
-        for (op, tables, name), (call, has_gradients) in usable.items():
-            if (op, tables) != (entry["op"], has_tables) or (entry["pass"] == "backward" and not has_gradients):
+        for (problem, name), (call, has_gradients) in usable.items():
+            if problem not in problems_of(entry) or (entry["pass"] == "backward" and not has_gradients):
                 continue
             try:
                 if entry["pass"] == "forward":

@@ -5,7 +5,7 @@
 use crate::Failure;
 use crate::memory::random;
 use macula::axial::Parameters;
-use macula::local::{LocalConfig, Tables};
+use macula::local::{Border, LocalConfig, Tables};
 use macula::{Axial, Content, Cuda, Gaussian, Local, Tensor};
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::HashMap;
@@ -56,13 +56,14 @@ fn gaussian(gpu: &Cuda) -> Result<Problem, Failure> {
     Ok(problem)
 }
 
-fn local(gpu: &Cuda, has_tables: bool) -> Result<Problem, Failure> {
+fn local(gpu: &Cuda, has_tables: bool, border: Border) -> Result<Problem, Failure> {
     let random = |seed| random::<f32, 5>(gpu, seed, SHAPE, 1.0);
     let (q, k, v, d_o) = (random(1)?, random(2)?, random(3)?, random(4)?);
-    let config = LocalConfig { window: [7, 7], scale: 0.25, ..Default::default() };
+    let config = LocalConfig { window: [7, 7], scale: 0.25, border, ..Default::default() };
     let op = Local::new(config)?;
     let channels = config.relative.table_channels(SHAPE[4]);
-    let table = |seed, i: usize| crate::memory::random::<f32, 3>(gpu, seed, [1, 7, channels[i]], 1.0);
+    let rows = border.table_rows(7);
+    let table = |seed, i: usize| crate::memory::random::<f32, 3>(gpu, seed, [1, rows, channels[i]], 1.0);
     let (rel_h, rel_w) = (table(5, 0)?, table(6, 1)?);
     let tables = has_tables.then_some(Tables { rel_h: &rel_h, rel_w: &rel_w });
     let out = op.forward(gpu, &q, &k, &v, tables)?;
@@ -135,10 +136,11 @@ type Make = fn(&Cuda) -> Result<Problem, Failure>;
 
 pub fn write_all(gpu: &Cuda, folder: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(folder)?;
-    let all: [(&str, Make); 5] = [
+    let all: [(&str, Make); 6] = [
         ("gaussian", gaussian),
-        ("local", |gpu| local(gpu, false)),
-        ("local_rel", |gpu| local(gpu, true)),
+        ("local", |gpu| local(gpu, false, Border::Mask)),
+        ("local_rel", |gpu| local(gpu, true, Border::Mask)),
+        ("local_shift", |gpu| local(gpu, false, Border::Shift)),
         ("content", content),
         ("axial", axial),
     ];
