@@ -6,6 +6,9 @@ mod attention_maps;
 #[path = "../examples/check_fixtures/main.rs"]
 #[allow(dead_code)]
 mod check_fixtures;
+#[path = "../examples/kernel_report/options.rs"]
+#[allow(dead_code)]
+mod kernel_report;
 #[path = "../examples/learn_radius/main.rs"]
 #[allow(dead_code)]
 mod learn_radius;
@@ -22,6 +25,7 @@ pub fn accepts(example: &str, args: &[&str]) -> Result<(), String> {
     match example {
         "attention_maps" => attention_maps::Options::parse(args).map(drop),
         "check_fixtures" => check_fixtures::Options::parse(args).map(drop),
+        "kernel_report" => kernel_report::Options::parse(args).map(drop),
         "learn_radius" => learn_radius::Options::parse(args).map(drop),
         _ => return Err(format!("no example is called {example}")),
     }

@@ -7,6 +7,7 @@ mod common;
 
 mod axial;
 mod bar;
+mod budgets;
 mod conformance;
 mod content;
 mod examples;

@@ -3,6 +3,7 @@
 use macula::kernel::{self, Kernel};
 
 use crate::tools::{self, PTXAS_11_8, PTXAS_12_0, Run, Tool, Toolchain, Writes};
+use crate::usage::Usage;
 
 /// One GPU of each generation that the kernels have to fit: A100, RTX 30, RTX 40, H100, B200, RTX 50.
 const GPUS: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"];
@@ -18,37 +19,6 @@ fn register_cap(kernel: &Kernel) -> u32 {
 
 pub fn gpus(kernel: &Kernel) -> Vec<&'static str> {
     if kernel.exact { vec!["sm_90a"] } else { GPUS.to_vec() }
-}
-
-/// What `ptxas -v` says of one kernel.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Usage {
-    registers: u32,
-    /// The deepest stack frame, of the entry or of a function that it calls.
-    stack_bytes: u32,
-    spill_bytes: u32,
-}
-
-impl Usage {
-    fn read(text: &str) -> Option<Self> {
-        let mut usage = Usage::default();
-        let mut has_registers = false;
-        for line in text.lines() {
-            let numbers: Vec<u32> =
-                line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
-            if let (true, [.., stack, stores, loads]) =
-                (line.contains("bytes stack frame"), numbers.as_slice())
-            {
-                usage.stack_bytes = usage.stack_bytes.max(*stack);
-                usage.spill_bytes += stores + loads;
-            }
-            if let Some((_, rest)) = line.split_once("Used ") {
-                usage.registers = rest.split(' ').next()?.parse().ok()?;
-                has_registers = true;
-            }
-        }
-        has_registers.then_some(usage)
-    }
 }
 
 /// `fits_in(n)`: whether the kernel needs no stack when it is bounded to n registers. Assemblers spread out over what a bound
@@ -124,17 +94,4 @@ fn assemblers_of_old_drivers_take_every_image() {
         });
         tools::none_of(found.into_iter().flatten().collect());
     }
-}
-
-#[test]
-fn usage_is_read_from_the_words_of_ptxas() {
-    let text = "ptxas info    : 24 bytes gmem, 16 bytes cmem[3]
-ptxas info    : Compiling entry function 'a' for 'sm_80'
-ptxas info    : Function properties for a
-    32 bytes stack frame, 8 bytes spill stores, 4 bytes spill loads
-ptxas info    : Used 116 registers, used 1 barriers, 132 bytes smem, 384 bytes cmem[0]
-ptxas info    : Compile time = 12.9 ms
-";
-    assert_eq!(Usage::read(text), Some(Usage { registers: 116, stack_bytes: 32, spill_bytes: 12 }));
-    assert_eq!(Usage::read("ptxas info    : Compile time = 1 ms"), None);
 }

@@ -30,4 +30,5 @@ mod plans;
 mod reading;
 mod sass;
 mod tools;
+mod usage;
 mod vectors;
