@@ -12,5 +12,8 @@ pub mod adding_an_op {}
 #[doc = include_str!("guide/testing.md")]
 pub mod testing {}
 
+#[doc = include_str!("guide/performance.md")]
+pub mod performance {}
+
 #[doc = include_str!("guide/lessons.md")]
 pub mod lessons {}

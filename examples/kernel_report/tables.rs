@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 /// Opcodes of a mix that are shown.
 const SHOWN: usize = 8;
+/// Entries that take a smaller part of a call have no row in the table of mixes.
+const NEGLIGIBLE: f64 = 0.01;
 
 /// The launches of one entry in a call.
 pub struct Entry {
@@ -18,7 +20,6 @@ pub struct Entry {
     blocks: u64,
     threads: u64,
     shared_bytes: u32,
-    counts: Counts,
     warp_instructions: u64,
     code: Option<Code>,
     mix: Option<BTreeMap<String, u64>>,
@@ -77,7 +78,6 @@ impl Entry {
             threads: launches.first().map_or(0, |launch| launch.dims.threads()),
             shared_bytes: launches.iter().map(|launch| launch.dims.shared_bytes).max().unwrap_or(0)
                 + kernel::find(name).map_or(0, |kernel| kernel.static_shared_bytes),
-            counts,
             warp_instructions,
             code,
             mix,
@@ -138,10 +138,9 @@ pub fn calls(rows: &[Row]) {
         "model µs",
         "of memory floor",
     ]);
-    for Row { case, measured, .. } in rows {
-        let totals = measured.totals();
-        let this = rows.iter().find(|row| std::ptr::eq(&row.case, case));
-        let seconds = this.map_or(0.0, Row::seconds);
+    for call in rows {
+        let Row { case, measured, .. } = call;
+        let (totals, seconds) = (measured.totals(), call.seconds());
         let of_floor = 100.0 * memory_seconds(case.cost.min_bytes) / seconds;
         let useful = if totals.tensor_flops == 0 { 0 } else { case.cost.flops };
         row(&[
@@ -206,17 +205,17 @@ pub fn entries(rows: &[Row]) {
     }
 }
 
-/// A table row per entry of each call: what kinds of machine instructions it would run, and where it would spend the rest.
+/// A table row per entry that matters to a call: the machine instructions that it would run most, and the time of each part.
 pub fn mixes(rows: &[Row]) {
     head(&[
         "entry",
         "call",
         "most frequent machine instructions",
-        "wavefronts",
         "memory, tensor, function, shared, issue µs",
     ]);
-    for Row { case, entries, .. } in rows {
-        for entry in entries {
+    for call in rows {
+        let Row { case, entries, .. } = call;
+        for entry in entries.iter().filter(|entry| entry.floors.binding().1 >= NEGLIGIBLE * call.seconds()) {
             let Some(mix) = &entry.mix else { continue };
             let all: u64 = mix.values().sum();
             let mut most: Vec<_> = mix.iter().filter(|(_, times)| **times > 0).collect();
@@ -232,7 +231,6 @@ pub fn mixes(rows: &[Row]) {
                 format!("`{}`", entry.name),
                 format!("{} {}", case.pass, case.shape),
                 most.join(", "),
-                entry.counts.wavefronts.to_string(),
                 [memory, tensor, function, shared, issue].map(microseconds).join(", "),
             ]);
         }
