@@ -5,17 +5,12 @@ use half::{bf16, f16};
 use macula::local::{Forward, ForwardProblem, LocalConfig, Tables};
 use macula::{Element, Local, View, ViewMut, Workspace};
 
-/// Maps of whole tiles: the windows and channels that models use.
+/// Maps of whole tiles: the windows and channels that models use, in every element type.
 pub fn cases() -> Vec<Case> {
-    vec![
-        forward::<f16>([1, 1, 32, 32, 64], 7),
-        forward::<bf16>([1, 1, 32, 32, 64], 7),
-        forward::<f16>([1, 1, 32, 32, 32], 7),
-        forward::<f16>([1, 1, 32, 32, 128], 7),
-        forward::<f16>([1, 1, 32, 32, 32], 13),
-        forward::<f16>([1, 1, 32, 32, 64], 13),
-        forward::<f32>([1, 1, 32, 32, 32], 7),
-    ]
+    let map = |d: usize| [1, 1, 32, 32, d];
+    let calls = [(map(32), 7), (map(64), 7), (map(128), 7), (map(32), 13), (map(64), 13)];
+    let halves = calls.into_iter().flat_map(|(map, k)| [forward::<f16>(map, k), forward::<bf16>(map, k)]);
+    halves.chain([forward::<f32>(map(32), 7)]).collect()
 }
 
 /// A forward call with relative positions, and the logarithms that training needs.

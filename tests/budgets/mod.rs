@@ -25,9 +25,12 @@ pub struct Case {
     pub shape: String,
     /// What the mathematics needs.
     pub cost: Cost,
-    /// Makes the call on data of its own. Returns the address of the workspace, if it lent one.
-    pub call: Box<dyn Fn(&Cuda) -> Result<Option<u64>, Error>>,
+    /// Makes the call.
+    pub call: Call,
 }
+
+/// Makes a call on data of its own. Returns the address of the workspace, if it lent one.
+pub type Call = Box<dyn Fn(&Cuda) -> Result<Option<u64>, Error>>;
 
 /// The emulated device that cases run on.
 pub const ARCH: Arch = Arch::Sm90;
