@@ -23,6 +23,7 @@ mod graph;
 mod gsa;
 mod local;
 mod memory;
+pub mod modules;
 mod tensors;
 
 pub use axial::{AxialInputs, AxialOutput, axial};
