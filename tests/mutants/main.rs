@@ -64,6 +64,10 @@ fn verdicts(plans: &[Plan]) -> Verdicts {
 
 #[test]
 fn every_removed_barrier_is_reported() {
+    if macula::kernel::all().is_empty() {
+        // build.rs has refused this already where kernels are required.
+        return;
+    }
     let plans = plans();
     let launched: BTreeSet<&str> =
         plans.iter().flat_map(|plan| &plan.launches).map(|launch| launch.kernel).collect();
@@ -95,5 +99,5 @@ fn every_removed_barrier_is_reported() {
         unused.iter().map(|(file, part, _)| format!("{file}: `{part}` is reported everywhere, or gone")),
     );
     assert!(findings.is_empty(), "of {} sites:\n{}", verdicts.len(), findings.join("\n"));
-    assert_eq!(verdicts.is_empty(), macula::kernel::all().is_empty());
+    assert!(!verdicts.is_empty());
 }
