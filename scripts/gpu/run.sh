@@ -77,9 +77,7 @@ stage facts bash -c "$(in_shell \
   "bin/gpu facts results/facts.json --sizes $sizes")"
 stage tests bin/tests "$filter"
 stage fixtures bin/check_fixtures fixtures --device cuda
-stage golden bash -c "$(in_shell \
-  '[[ -x bin/golden ]] || { echo "this bundle has no recorder of instruction vectors"; exit 77; }' \
-  'bin/golden results/golden.txt')"
+stage golden bash -c "$(in_shell 'bin/golden record results/vectors.bin' 'bin/golden replay results/vectors.bin')"
 stage sanitizer bash -c "$(in_shell \
   'command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is not on this machine"; exit 77; }' \
   'for tool in memcheck racecheck initcheck; do' \
