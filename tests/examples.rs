@@ -9,11 +9,18 @@ mod check_fixtures;
 #[path = "../examples/kernel_report/options.rs"]
 #[allow(dead_code)]
 mod kernel_report;
+#[path = "../examples/kernel_report/listing.rs"]
+mod kernel_report_listing;
+#[path = "../examples/kernel_report/model.rs"]
+#[allow(dead_code)]
+mod kernel_report_model;
 #[path = "../examples/learn_radius/main.rs"]
 #[allow(dead_code)]
 mod learn_radius;
 
 mod fixtures;
+#[path = "examples/kernel_report.rs"]
+mod kernel_report_tests;
 mod pictures;
 
 use std::ffi::OsString;

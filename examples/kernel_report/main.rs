@@ -7,6 +7,7 @@
 
 #[path = "../../tests/budgets/mod.rs"]
 mod budgets;
+mod listing;
 mod model;
 #[path = "../../build/nvcc.rs"]
 #[allow(dead_code)] // build.rs and the tests use more of these

@@ -1,5 +1,6 @@
 //! What NVIDIA's assembler makes of an entry, and how often its instructions would run.
 
+use crate::listing::{instructions, mix, most_of_each};
 use crate::tools::{NVDISASM, Tool, Toolchain, Writes};
 use crate::usage::Usage;
 use macula::kernel::Kernel;
@@ -53,52 +54,16 @@ impl Tools {
     }
 }
 
-/// Reads a listing of `nvdisasm -c -gp`.
-fn instructions(listing: &str) -> Vec<(u32, String)> {
-    let (mut line, mut all) = (0, Vec::new());
-    for text in listing.lines().map(str::trim_start) {
-        if let Some((_, number)) = text.split_once(".nv_debug_ptx_txt\", line ") {
-            line =
-                number.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok()).unwrap_or(0);
-            continue;
-        }
-        // `/*0120*/               @!P0 LDG.E.128 R4, [R2.64] ;`
-        let Some((address, code)) = text.strip_prefix("/*").and_then(|rest| rest.split_once("*/")) else {
-            continue;
-        };
-        if address.is_empty() || !address.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            continue;
-        }
-        let mut words = code.split_whitespace().peekable();
-        let guard = words.next_if(|word| word.starts_with('@'));
-        let opcode = words.next().and_then(|word| word.trim_end_matches(';').split('.').next());
-        // ptxas pads with instructions that never run.
-        if let (Some(opcode), true) = (opcode, guard != Some("@!PT") && opcode != Some("NOP")) {
-            all.push((line, opcode.to_owned()));
-        }
-    }
-    all
-}
-
 impl Code {
-    /// How often each opcode would run, over the warps of some launches of the entry: as often as the emulator ran the line
-    /// of PTX that it was made for. Where the assembler copied a line, as when it unrolls a loop, this is too many.
+    /// How often each opcode would run, over the warps of some launches of the entry.
     pub fn mix(&self, launches: &[&Launch]) -> Option<BTreeMap<String, u64>> {
-        let instructions = self.instructions.as_ref()?;
         let mut executions = HashMap::<u32, u64>::new();
         for launch in launches {
-            // Statements of one line run equally often, but for those behind a branch among them.
-            let mut own = HashMap::<u32, u64>::new();
-            for line in &launch.report.lines {
-                let most = own.entry(line.line).or_default();
-                *most = (*most).max(line.counts.executions);
-            }
-            own.into_iter().for_each(|(line, times)| *executions.entry(line).or_default() += times);
+            let lines = launch.report.lines.iter().map(|line| (line.line, line.counts.executions));
+            most_of_each(lines)
+                .into_iter()
+                .for_each(|(line, times)| *executions.entry(line).or_default() += times);
         }
-        let mut mix = BTreeMap::new();
-        for (line, opcode) in instructions {
-            *mix.entry(opcode.clone()).or_default() += executions.get(line).copied().unwrap_or(0);
-        }
-        Some(mix)
+        Some(mix(self.instructions.as_ref()?, &executions))
     }
 }
