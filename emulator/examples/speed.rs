@@ -52,7 +52,7 @@ const INSTRUCTIONS: [(&str, &str); 44] = [
     ("ld.global.v4.f32", "ld.global.v4.f32 {%f4, %f5, %f6, %f7}, [%g16];"),
     ("st.global.f32", "st.global.f32 [%g], %f1;"),
     ("atom.global.add.f32", "atom.global.add.f32 %f0, [%g], %f1;"),
-    ("cp.async.cg 16 bytes", "cp.async.cg.shared.global [%s16], [%g16], 16;"),
+    ("cp.async.cg and its wait", "cp.async.cg.shared.global [%s16], [%g16], 16;\ncp.async.wait_all;"),
     ("ldmatrix.x4", "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%x4, %x5, %x6, %x7}, [%s16];"),
     ("ldmatrix.x4.trans", "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%x4, %x5, %x6, %x7}, [%s16];"),
     (
