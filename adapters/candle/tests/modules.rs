@@ -175,8 +175,8 @@ fn channels_are_dealt_out_in_order() -> Result<()> {
     let vb = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
     let config = GaussianAttentionConfig { heads: 2, value: false, ..Default::default() };
     let layer = GaussianAttention::new(8, config, vb)?;
-    // Softplus of 50 is 50 pixels: an average over the map. Softplus of −10: the pixel itself.
-    vars.data().lock().unwrap()["rho"].set(&Tensor::new(&[50f32, -10.0], &Device::Cpu)?)?;
+    // Softplus of 50 is 50 pixels: an average over the map. Softplus of −50 is 0 in f32: the pixel itself.
+    vars.data().lock().unwrap()["rho"].set(&Tensor::new(&[50f32, -50.0], &Device::Cpu)?)?;
     let xs = images(1)?;
     let o = layer.forward(&xs)?;
     let sharp = (o.narrow(1, 4, 4)? - xs.narrow(1, 4, 4)?)?.abs()?.max_all()?.to_scalar::<f32>()?;

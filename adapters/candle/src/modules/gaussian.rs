@@ -58,13 +58,13 @@ impl GaussianAttention {
         Ok(Self { rho, value, output, config })
     }
 
-    /// The radii, `[heads]`: softplus ρ.
+    /// The radii, `[heads]`: softplus ρ, and at least a millionth of a pixel, which no map can tell from 0.
     ///
     /// # Errors
     /// Those of candle's operations.
     pub fn radii(&self) -> Result<Tensor> {
         // max(ρ, 0) + ln (1 + exp −|ρ|) does not overflow.
-        self.rho.relu()? + (self.rho.abs()?.neg()?.exp()? + 1.0)?.log()?
+        (self.rho.relu()? + (self.rho.abs()?.neg()?.exp()? + 1.0)?.log()?)?.maximum(1e-6)
     }
 }
 
