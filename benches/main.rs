@@ -3,9 +3,11 @@
 //! `cargo bench -p macula --bench main -- gaussian` runs those of one op.
 
 mod gaussian;
+mod local;
 
 fn main() {
     let mut criterion = criterion::Criterion::default().configure_from_args();
     gaussian::bench(&mut criterion);
+    local::bench(&mut criterion);
     criterion.final_summary();
 }

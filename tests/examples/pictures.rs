@@ -26,7 +26,14 @@ fn panels_are_drawn_of_the_bundled_photo() {
     draw(None, &out).unwrap();
     let pictures = pictures(&out);
     let names: Vec<&str> = pictures.iter().map(|(name, _)| name.as_str()).collect();
-    let expected = ["gaussian_attended.png", "gaussian_kernels.png", "gaussian_maps.png", "overview.png"];
+    let expected = [
+        "gaussian_attended.png",
+        "gaussian_kernels.png",
+        "gaussian_maps.png",
+        "local_attended.png",
+        "local_maps.png",
+        "overview.png",
+    ];
     assert_eq!(names, expected);
     for (name, picture) in &pictures {
         let colours: std::collections::HashSet<_> = picture.pixels().map(|pixel| pixel.0).collect();
@@ -42,7 +49,7 @@ fn panels_are_drawn_of_any_image() {
         let image = out.join("in.png");
         RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 99])).save(&image).unwrap();
         draw(Some(&image), &out.join("panels")).unwrap();
-        assert_eq!(pictures(&out.join("panels")).len(), 4, "{width}×{height}");
+        assert_eq!(pictures(&out.join("panels")).len(), 6, "{width}×{height}");
     }
     let out = folder("any_kind");
     let clear = image::RgbaImage::from_pixel(4, 4, image::Rgba([9, 9, 9, 0]));

@@ -6,7 +6,7 @@ use super::super::shared::chart::{Axis, Chart, Scale, Series, palette};
 use super::super::shared::heat;
 use super::super::shared::photo::to_image;
 use super::super::shared::sheet::{Cell, Sheet};
-use super::{Query, Scene};
+use super::{Query, Scene, percent};
 use image::RgbImage;
 use macula::gaussian::{GaussianConfig, Kernel};
 use macula::{Gaussian, Tensor};
@@ -39,12 +39,6 @@ fn attend(scene: &Scene<'_>, radius: f32) -> Result<RgbImage, Failure> {
 
 fn radius_caption(radius: f32) -> String {
     format!("radius {radius} px")
-}
-
-fn percent(weight: f32) -> String {
-    let percent = 100.0 * weight;
-    let digits = (1.0 - percent.max(1e-9).log10().floor()).clamp(0.0, 9.0) as usize;
-    format!("{percent:.digits$} %")
 }
 
 /// One query at growing radii, and below it the photo seen through them.

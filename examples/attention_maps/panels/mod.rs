@@ -1,6 +1,7 @@
 //! The panels, one list. A new op adds its file here and its lines to [`PANELS`].
 
 mod gaussian;
+mod local;
 
 use super::shared::Failure;
 use super::shared::canvas::Canvas;
@@ -35,6 +36,16 @@ pub const PANELS: &[Panel] = &[
         shows: "the op applied to the photo's colours",
         draw: gaussian::attended,
     },
+    Panel {
+        file: "local_maps.png",
+        shows: "attention maps of three pixels in windows, by likeness and by position",
+        draw: local::maps,
+    },
+    Panel {
+        file: "local_attended.png",
+        shows: "noise taken away by averaging what is alike",
+        draw: local::attended,
+    },
 ];
 
 /// What every panel is drawn from.
@@ -51,6 +62,19 @@ pub struct Query {
     pub name: &'static str,
     pub yi: usize,
     pub xi: usize,
+}
+
+/// Marks a pixel of a picture that is drawn `scale` times as large.
+fn mark(canvas: &mut Canvas, query: &Query, scale: f32) {
+    let place = |i: usize| (i as f32 + 0.5) * scale - 0.5;
+    canvas.marker([place(query.xi), place(query.yi)]);
+}
+
+/// A weight with two digits.
+fn percent(weight: f32) -> String {
+    let percent = 100.0 * weight;
+    let digits = (1.0 - percent.max(1e-9).log10().floor()).clamp(0.0, 9.0) as usize;
+    format!("{percent:.digits$} %")
 }
 
 /// Pictures smaller than this are enlarged.
@@ -75,8 +99,7 @@ impl<'a> Scene<'a> {
     /// A picture of the photo's size as a cell shows it, with marks on it.
     pub fn cell(&self, picture: &RgbImage, marks: &[&Query]) -> RgbImage {
         let mut canvas = Canvas { image: enlarge(picture, self.factor) };
-        let place = |i: usize| (i as f32 + 0.5) * self.factor as f32 - 0.5;
-        marks.iter().for_each(|q| canvas.marker([place(q.xi), place(q.yi)]));
+        marks.iter().for_each(|query| mark(&mut canvas, query, self.factor as f32));
         canvas.image
     }
 
@@ -88,8 +111,7 @@ impl<'a> Scene<'a> {
         let filter = image::imageops::FilterType::CatmullRom;
         let (width, height) = (scaled(full_width), scaled(full_height));
         let mut canvas = Canvas { image: image::imageops::resize(picture, width, height, filter) };
-        let place = |i: usize| (i as f32 + 0.5) * scale as f32 - 0.5;
-        marks.iter().for_each(|q| canvas.marker([place(q.xi), place(q.yi)]));
+        marks.iter().for_each(|query| mark(&mut canvas, query, scale as f32));
         canvas.image
     }
 }
