@@ -72,7 +72,8 @@ struct Frame {
   int32_t pixel_bytes;           // of a pixel in shared memory, d and e alike
   int32_t plane_bytes;           // of one tensor's band of one plane
   int32_t stage_bytes;           // of all planes' bands of both tensors
-  int32_t warp_bytes;            // of a warp's own memory, which comes after the stages
+  int32_t warp_offset;           // where the memory behind the stages begins
+  int32_t warp_bytes;            // of a warp's own memory there
 };
 
 // ---- Geometry of one axis -----------------------------------------------------------------------------------------
@@ -116,6 +117,34 @@ __device__ __forceinline__ Span query_span(Axis const& a, int residue, int tile,
 // The first key of query q's window; it never decreases with q.
 __device__ __forceinline__ int window_start(Axis const& a, Span const& s, int q) {
   return clamped(q - a.before, s.low, s.high);
+}
+
+// As window_start, of any query of the map.
+__device__ __forceinline__ int window_start(Axis const& a, int size, int q) {
+  if (a.block == 0) {
+    return a.is_shifted ? clamped(q - a.before, 0, size - a.window) : q - a.before;
+  }
+  return a.block_start + floor_div(q - a.block_start, a.block) * a.block - a.before;
+}
+
+// The queries that see any of the keys first .. last; some may lie outside the map.
+struct Range {
+  int first, last;
+
+  __device__ __forceinline__ Range inside(int size) const { return Range{max(first, 0), min(last, size - 1)}; }
+};
+
+__device__ __forceinline__ Range queries_of(Axis const& a, int size, int first, int last) {
+  Range r;
+  if (a.block == 0) {
+    // A shifted window starts at 0 for all queries before the map's first whole window, and likewise at the end.
+    r.first = a.is_shifted && first < a.window ? 0 : first - a.window + 1 + a.before;
+    r.last = a.is_shifted && last >= size - a.window ? size - 1 : last + a.before;
+  } else {
+    r.first = a.block_start + floor_div(first - a.before - a.block_start, a.block) * a.block;
+    r.last = a.block_start + (floor_div(last + a.before - a.block_start, a.block) + 1) * a.block - 1;
+  }
+  return r;
 }
 
 // Keys [first, first + count) along one axis.

@@ -6,7 +6,7 @@
 // Writes    o, lse, each element once, by one lane
 // Shared    k and v of a band of the tile's halo (one or two bands), and per warp the two tables of local_table.cuh
 // Numerics  scores, softmax and sums f32; with 16-bit elements the weights are rounded to T before they meet v, and the
-//           normaliser sums the rounded ones; lse, natural, sums the unrounded ones; base-2 exponentials
+//           normaliser sums the rounded ones; lse, natural, sums the unrounded ones
 // Mirrors   src/reference/local.rs::forward, launched by src/ops/local/plan.rs::forward
 #pragma once
 #include "local_table.cuh"
@@ -18,10 +18,11 @@ struct LocalFwdParams {
   local::Table rel_h, rel_w;
   local::Frame frame;
   local::TableShape tables;
-  float scale_log2;             // |α|·log2(e), above 0
+  float scale;                  // |α|, as Exponent takes it; above 0
   int32_t is_negative;          // α < 0
+  int32_t unused;
 };
-static_assert(sizeof(LocalFwdParams) == 520, "LocalFwdParams: change src/ops/local/plan.rs together with this");
+static_assert(sizeof(LocalFwdParams) == 528, "LocalFwdParams: change src/ops/local/plan.rs together with this");
 
 namespace local {
 
@@ -31,7 +32,7 @@ struct FwdPatch {
   typename P::Rows q;
   float o[D / 8][4];
   float total[4];                 // of the rounded weights: [0] pixel g, [2] pixel g + 8
-  prim::LazySoftmax softmax[2];   // pixels g and g + 8
+  prim::LazySoftmax<!P::kRounds> softmax[2];   // pixels g and g + 8
 
   __device__ __forceinline__ void start() {
 #pragma unroll
@@ -49,16 +50,16 @@ struct FwdPatch {
   }
 
   // Scores become weights.
-  __device__ __forceinline__ void weigh(float (&c)[2][4], float scale_log2) {
+  __device__ __forceinline__ void weigh(float (&c)[2][4], float scale) {
     float top[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       top[half] = fmaxf(fmaxf(c[0][2 * half], c[0][2 * half + 1]), fmaxf(c[1][2 * half], c[1][2 * half + 1]));
     }
-    bool const is_outgrown = softmax[0].is_outgrown(top[0], scale_log2) || softmax[1].is_outgrown(top[1], scale_log2);
+    bool const is_outgrown = softmax[0].is_outgrown(top[0], scale) || softmax[1].is_outgrown(top[1], scale);
     if (__any_sync(prim::kAllLanes, is_outgrown)) {
-      float const low = softmax[0].move(top[0], scale_log2);
-      float const high = softmax[1].move(top[1], scale_log2);
+      float const low = softmax[0].move(top[0], scale);
+      float const high = softmax[1].move(top[1], scale);
       if (__any_sync(prim::kAllLanes, low != 1.f || high != 1.f)) {
         total[0] *= low;
         total[2] *= high;
@@ -69,7 +70,7 @@ struct FwdPatch {
     for (int j = 0; j < 2; ++j) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        c[j][i] = softmax[i / 2].weight(c[j][i], scale_log2);
+        c[j][i] = softmax[i / 2].weight(c[j][i], scale);
       }
     }
   }
@@ -104,7 +105,7 @@ __device__ __forceinline__ void see_rows(FwdPatch<P, D> (&patches)[kPatches], Ta
       starts[i].advance();
       P::dots(c, patch.q, addresses, 0);
       mask_tail(c, walk, key);
-      patch.weigh(c, p.scale_log2);
+      patch.weigh(c, p.scale);
       weights[i] = P::weights_of(c);
       P::add_totals(patch.total, weights[i]);
       sums[i] = patch.o;
@@ -172,14 +173,16 @@ __device__ __forceinline__ void fwd(LocalFwdParams const& p) {
     if (p.is_negative) {
       patch.q.flip_signs();
     }
-    uint32_t const s_tables = s_bytes + f.stages * f.stage_bytes + warp * f.warp_bytes + i * p.tables.bytes;
-    clear_tables(s_tables, p.tables);
-    __syncwarp();   // sync: tables cleared before other lanes fill them
+    uint32_t const s_tables = s_bytes + f.warp_offset + (plane_lives ? warp : 0) * f.warp_bytes + i * p.tables.bytes;
     tables[i] = tables_at(s_tables, p.tables);
     first_row[i] = window_start(f.y, y, patch_y) - halo_y;
-    int const both[2] = {pixels.x, pixels.x};
-    fill_tables<true, P, T>(tables[i], patch.q, p.rel_h, rel_h, f.y, y, pixels.y, halo_y + first_row[i], f.packed);
-    fill_tables<false, P, T>(tables[i], patch.q, p.rel_w, rel_w, f.x, x, both, halo_x + column, f.packed);
+    if (plane_lives) {
+      clear_tables(s_tables, p.tables, -INFINITY);
+      __syncwarp();   // sync: tables cleared before other lanes fill them
+      int const both[2] = {pixels.x, pixels.x};
+      fill_tables<true, P, T>(tables[i], patch.q, p.rel_h, rel_h, f.y, y, pixels.y, halo_y + first_row[i], f.packed);
+      fill_tables<false, P, T>(tables[i], patch.q, p.rel_w, rel_w, f.x, x, both, halo_x + column, f.packed);
+    }
   }
 
   // ---- Main loop: bands of the halo -------------------------------------------------------------------------------------
@@ -231,8 +234,9 @@ __device__ __forceinline__ void fwd(LocalFwdParams const& p) {
       float const sum = prim::quad_sum(patch.softmax[half].sum);
       inverse[half] = prim::reciprocal_approx(P::kRounds ? patch.total[2 * half] : sum);
       if (p.lse != nullptr && pixels.lives[half] && lane_of_warp().t == 0) {
-        float const lse_log2 = patch.softmax[half].reference + prim::log2_approx(sum);
-        p.lse[pixel_index(f, tile, plane, pixels.y[half], pixels.x)] = lse_log2 * prim::kLn2;
+        using E = prim::Exponent<!P::kRounds>;
+        float const lse = patch.softmax[half].reference + E::logarithm(sum);
+        p.lse[pixel_index(f, tile, plane, pixels.y[half], pixels.x)] = P::kRounds ? lse * prim::kLn2 : lse;
       }
     }
     T* pixel[2];

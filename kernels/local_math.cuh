@@ -5,6 +5,7 @@
 //   weighted_sum   sum[D / 8][4]: as `Product::store` knows; `Product::scale` multiplies rows g and g + 8
 #pragma once
 #include "local_tile.cuh"
+#include "prim/softmax.cuh"
 
 namespace local {
 
@@ -89,6 +90,58 @@ struct Product {
       }
     }
     return rows;
+  }
+
+  // Sums over channels of the products of two patches' rows: pixels g and g + 8, in every lane of the quad.
+  static __device__ __forceinline__ void row_dots(float (&sum)[2], Rows const& a, Rows const& b) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      sum[half] = 0.f;
+#pragma unroll
+      for (int i = 0; i < D / kSpan; ++i) {
+        uint32_t const x[4] = {a.unit[i][half].x, a.unit[i][half].y, a.unit[i][half].z, a.unit[i][half].w};
+        uint32_t const y[4] = {b.unit[i][half].x, b.unit[i][half].y, b.unit[i][half].z, b.unit[i][half].w};
+#pragma unroll
+        for (int word = 0; word < 4; ++word) {
+          float2 const u = prim::Pair<T>::unpack(x[word]);
+          float2 const v = prim::Pair<T>::unpack(y[word]);
+          sum[half] = fmaf(u.y, v.y, fmaf(u.x, v.x, sum[half]));
+        }
+      }
+      sum[half] = prim::quad_sum(sum[half]);
+    }
+  }
+
+  // The 16 pixels of a patch in shared memory, as `load_matrices_transposed` of `staged_units` reads them.
+  static constexpr int kStagedBytes = kPatchPixels * kPixelBytes;
+
+  static __device__ __forceinline__ void stage(uint32_t s_patch, Rows const& rows) {
+    Lane const lane = lane_of_warp();
+#pragma unroll
+    for (int i = 0; i < D / kSpan; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        int const unit = (lane.t + i * 4) ^ (swizzle(lane.g) & (kUnits - 1) & (kPhases - 1));
+        prim::store_shared_unit(s_patch + (lane.g + half * kGroup) * kPixelBytes + unit * prim::kUnitBytes, rows.unit[i][half]);
+      }
+    }
+  }
+
+  // 16 channels of all 16 staged pixels, pixels along the product's inner index.
+  static __device__ __forceinline__ void staged_units(uint32_t (&b)[4], uint32_t s_patch, int channels16) {
+    int const lane = threadIdx.x % prim::kWarp;
+    int const unit = (2 * channels16 + lane / kStep) ^ (swizzle(lane % kGroup) & (kUnits - 1) & (kPhases - 1));
+    prim::load_matrices_transposed(b, s_patch + lane % kStep * kPixelBytes + unit * prim::kUnitBytes);
+  }
+
+  // A pixel of a band as row g or g + 8 of a product's left side; `phase`: of the pixel.
+  static __device__ __forceinline__ void load_band_row(Rows& rows, int half, uint32_t s_pixel, int phase) {
+    int const t = threadIdx.x % 4;
+#pragma unroll
+    for (int i = 0; i < D / kSpan; ++i) {
+      int const unit = (t + i * 4) ^ (swizzle(phase) & (kUnits - 1) & (kPhases - 1));
+      rows.unit[i][half] = prim::load_shared_unit(s_pixel + unit * prim::kUnitBytes);
+    }
   }
 
   // A lane's way through a walk.

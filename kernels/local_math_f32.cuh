@@ -35,6 +35,20 @@ struct Product<float, D> {
     return Rows{{pixel[0], pixel[1]}, channels, 1.f};
   }
 
+  // In the order of `dots`: where a weight is 1, the output equals its value, and the gradient of the score is exactly 0.
+  static __device__ __forceinline__ void row_dots(float (&sum)[2], Rows const& a, Rows const& b) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      sum[half] = 0.f;
+#pragma unroll 1
+      for (int channel = 0; channel < a.channels.count; channel += prim::kQuad) {
+        float4 const x = a.quad(half, channel);
+        float4 const y = b.quad(half, channel);
+        sum[half] = fmaf(x.w, y.w, fmaf(x.z, y.z, fmaf(x.y, y.y, fmaf(x.x, y.x, sum[half]))));
+      }
+    }
+  }
+
   // A lane's way through a walk: its keys 2t and 2t + 1 for dots, every key for sums.
   struct Way {
     Cursor dot[2];

@@ -30,11 +30,11 @@ __device__ __forceinline__ Tables tables_at(uint32_t s_tables, TableShape const&
   return Tables{s_tables + g * column_bytes, s_tables + kGroup * column_bytes + g * shape.row_pitch * kRowBytes};
 }
 
-__device__ __forceinline__ void clear_tables(uint32_t s_tables, TableShape const& shape) {
-  constexpr uint32_t kNone = 0xff800000u;   // −inf
+__device__ __forceinline__ void clear_tables(uint32_t s_tables, TableShape const& shape, float value) {
+  uint32_t const word = __float_as_uint(value);
 #pragma unroll 1
   for (int at = threadIdx.x % prim::kWarp * prim::kUnitBytes; at < shape.bytes; at += prim::kWarp * prim::kUnitBytes) {
-    prim::store_shared_unit(s_tables + at, make_uint4(kNone, kNone, kNone, kNone));
+    prim::store_shared_unit(s_tables + at, make_uint4(word, word, word, word));
   }
 }
 

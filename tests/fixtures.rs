@@ -74,6 +74,15 @@ fn gaussian_on_cuda() {
     assert_eq!(refused, 5);
 }
 
+/// Every case, in f32, on the device that the tests run kernels on.
+#[test]
+fn local_on_cuda() {
+    let on = &devices()[0];
+    for fixture in fixtures("window_attn__", 28) {
+        run(on, &fixture).unwrap();
+    }
+}
+
 /// In f64 the reference is right to far more digits than the rule of the fixtures asks for. Results that the file holds
 /// in f32 are as good as that.
 #[test]

@@ -2,10 +2,10 @@
 
 use crate::common::{check, elements, numbers, random, uniform};
 use half::{bf16, f16};
-use macula::local::{Backward, Border, Forward, LocalConfig, Relative, Tables};
+use macula::local::{Backward, BackwardProblem, Border, Forward, LocalConfig, Relative, Tables};
 use macula::reference::local as reference;
 use macula::reference::{Bar, Num};
-use macula::{Cpu, Device, Element, Layout, Local, Tensor, View, ViewMut, Workspace};
+use macula::{Cpu, DType, Device, Element, Gpu, Layout, Local, Tensor, View, ViewMut, Workspace};
 
 /// One problem. The name says what is odd about it.
 #[derive(Clone, Copy)]
@@ -18,17 +18,20 @@ pub struct Case {
     pub border: Border,
     /// How tables combine, and whether each head has its own.
     pub tables: Option<(Relative, bool)>,
+    /// The factor on the logits, in units of d^−½.
+    pub scale: f32,
     /// Inputs are uniform up to this.
     pub size: f64,
 }
 
-const PLAIN: Case = Case {
+pub const PLAIN: Case = Case {
     name: "plain",
     q: [2, 3, 6, 7, 8],
     e: 8,
     window: [3, 3],
     border: Border::Mask,
     tables: Some((Relative::Concat, false)),
+    scale: 1.0,
     size: 1.0,
 };
 
@@ -57,13 +60,29 @@ pub const CASES: &[Case] = &[
     Case { name: "tables_per_head", q: [2, 3, 6, 5, 8], tables: Some((Relative::Concat, true)), ..PLAIN },
     Case { name: "summed_tables_per_head", q: [2, 2, 6, 5, 8], tables: Some((Relative::Sum, true)), ..PLAIN },
     Case { name: "no_tables", tables: None, ..PLAIN },
+    Case { name: "map_between_one_and_two_windows", q: [1, 1, 14, 19, 8], e: 8, window: [9, 13], ..PLAIN },
+    Case { name: "map_of_three_windows", q: [1, 1, 17, 40, 8], e: 8, window: [5, 13], ..PLAIN },
+    Case { name: "tallest_window", q: [1, 1, 36, 5, 8], e: 8, window: [33, 3], ..PLAIN },
+    Case { name: "widest_window", q: [1, 1, 5, 36, 8], e: 8, window: [3, 33], ..PLAIN },
+    Case { name: "largest_window", q: [1, 1, 9, 10, 4], e: 4, window: [33, 33], ..PLAIN },
+    Case { name: "more_tiles_than_partials", q: [1, 1, 130, 129, 2], e: 2, window: [3, 1], ..PLAIN },
+    Case {
+        name: "more_heads_than_partials",
+        q: [9, 260, 1, 2, 2],
+        e: 1,
+        window: [1, 3],
+        tables: Some((Relative::Sum, true)),
+        ..PLAIN
+    },
+    Case { name: "negative_scale", scale: -1.5, ..PLAIN },
+    Case { name: "scale_of_zero", scale: 0.0, ..PLAIN },
     Case { name: "large_scores", q: [1, 1, 6, 6, 16], size: 12.0, ..PLAIN },
 ];
 
 impl Case {
-    fn config(&self) -> LocalConfig {
+    pub fn config(&self) -> LocalConfig {
         let relative = self.tables.map_or(Relative::Concat, |t| t.0);
-        let scale = (self.q[4] as f32).powf(-0.5);
+        let scale = self.scale * (self.q[4] as f32).powf(-0.5);
         LocalConfig { window: self.window, scale, border: self.border, relative }
     }
 
@@ -78,12 +97,12 @@ impl Case {
         reference::Shape { q: self.q, e: self.e, table_heads }
     }
 
-    fn v_shape(&self) -> [usize; 5] {
+    pub fn v_shape(&self) -> [usize; 5] {
         let [b, h, y, x, _] = self.q;
         [b, h, y, x, self.e]
     }
 
-    fn table_shapes(&self) -> [[usize; 3]; 2] {
+    pub fn table_shapes(&self) -> [[usize; 3]; 2] {
         let config = self.config();
         let channels = config.relative.table_channels(self.q[4]);
         [0, 1].map(|i| [self.shape().table_heads, self.border.table_rows(self.window[i]), channels[i]])
@@ -92,15 +111,15 @@ impl Case {
 
 /// Random inputs of a case.
 pub struct Inputs<T> {
-    q: Vec<T>,
-    k: Vec<T>,
-    v: Vec<T>,
-    tables: Option<[Vec<T>; 2]>,
-    d_o: Vec<T>,
+    pub q: Vec<T>,
+    pub k: Vec<T>,
+    pub v: Vec<T>,
+    pub tables: Option<[Vec<T>; 2]>,
+    pub d_o: Vec<T>,
 }
 
 impl<T: Element> Inputs<T> {
-    fn of(case: &Case) -> Self {
+    pub fn of(case: &Case) -> Self {
         let count = |shape: &[usize]| shape.iter().product::<usize>();
         let make = |seed: u64, shape: &[usize]| random::<T>(seed, count(shape), case.size);
         let tables = case.table_shapes();
@@ -114,18 +133,11 @@ impl<T: Element> Inputs<T> {
     }
 }
 
-/// Which passes a device has.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Passes {
-    Forward,
-    Both,
-}
-
 /// What a run returned, for comparing bits.
 pub type Bits = Vec<Vec<u8>>;
 
 /// Forward and backward on a device, each element against its bar.
-pub fn run<T: Element>(on: &dyn Device, case: &Case, passes: Passes) -> Result<Bits, String> {
+pub fn run<T: Element>(on: &dyn Device, case: &Case) -> Result<Bits, String> {
     let explain = |e: macula::Error| format!("{} {:?}: {e}", case.name, case.border);
     let inputs = Inputs::<T>::of(case);
     let op = Local::new(case.config()).map_err(explain)?;
@@ -160,9 +172,6 @@ pub fn run<T: Element>(on: &dyn Device, case: &Case, passes: Passes) -> Result<B
 
     let bytes = |values: &[T]| bytemuck::cast_slice(values).to_vec();
     let mut bits: Bits = vec![bytes(&o), bytemuck::cast_slice(&lse).to_vec()];
-    if passes == Passes::Forward {
-        return Ok(bits);
-    }
 
     // The backward pass is judged on what it was given: the o and lse of this device.
     let grads = op.backward(on, &q, &k, &v, lent, &output, &d_o).map_err(explain)?;
@@ -202,7 +211,7 @@ pub fn cases() -> impl Iterator<Item = Case> {
 /// Every case on the CPU.
 fn run_all<T: Element>() {
     for case in cases() {
-        run::<T>(&Cpu::new(), &case, Passes::Both).unwrap();
+        run::<T>(&Cpu::new(), &case).unwrap();
     }
 }
 
@@ -265,15 +274,14 @@ fn reference_gradients_are_those_of_the_forward_pass() {
 }
 
 /// A window that holds the whole map, without tables, is dense softmax attention.
-#[test]
-fn window_over_the_map_is_dense_attention() {
+pub fn check_dense_attention(on: &dyn Device) {
     let [y, x, d] = [5, 4, 6];
     let config = LocalConfig { window: [9, 7], scale: 0.3, ..LocalConfig::default() };
     let n = y * x;
     let [q, k, v] = [1, 2, 3].map(|seed| elements::<f32>(&uniform(seed, n * d)));
-    let [tq, tk, tv] = [&q, &k, &v].map(|t| Tensor::from_vec(t.clone(), [1, 1, y, x, d]).unwrap());
-    let o =
-        Local::new(config).unwrap().forward(&Cpu::new(), &tq, &tk, &tv, None).unwrap().o.to_vec().unwrap();
+    let put = |t: &Vec<f32>| Tensor::from_vec(t.clone(), [1, 1, y, x, d]).unwrap().to(on).unwrap();
+    let [tq, tk, tv] = [&q, &k, &v].map(put);
+    let o = Local::new(config).unwrap().forward(on, &tq, &tk, &tv, None).unwrap().o.to_vec().unwrap();
     for i in 0..n {
         let dot =
             |j: usize| -> f64 { (0..d).map(|c| f64::from(q[i * d + c]) * f64::from(k[j * d + c])).sum() };
@@ -286,32 +294,38 @@ fn window_over_the_map_is_dense_attention() {
     }
 }
 
-/// Border shift on a map that is not square: every query sees the k×k block of pixels nearest to it.
 #[test]
-fn shift_is_the_neighbourhood() {
+fn window_over_the_map_is_dense_attention() {
+    check_dense_attention(&Cpu::new());
+}
+
+/// Border shift on a map that is not square: every query sees the k×k block of pixels nearest to it.
+pub fn check_neighbourhood(on: &dyn Device) {
     let [y, x] = [5, 8];
     let k = 5;
     let config = LocalConfig { window: [k, k], border: Border::Shift, ..LocalConfig::default() };
-    // Equal keys make every weight 1/k²; values one-hot by pixel, a channel at a time, show which pixels are seen.
-    let zeros = Tensor::from_vec(vec![0.0f32; y * x], [1, 1, y, x, 1]).unwrap();
-    for pixel in 0..y * x {
-        let mut v = vec![0.0f32; y * x];
-        v[pixel] = 1.0;
-        let v = Tensor::from_vec(v, [1, 1, y, x, 1]).unwrap();
-        let o = Local::new(config).unwrap().forward(&Cpu::new(), &zeros, &zeros, &v, None).unwrap().o;
-        for (i, got) in o.to_vec().unwrap().into_iter().enumerate() {
+    // Equal keys make every weight 1/k²; values with a channel per pixel show which pixels are seen.
+    let n = y * x;
+    let equal = Tensor::from_vec(vec![0.0f32; n], [1, 1, y, x, 1]).unwrap().to(on).unwrap();
+    let own = (0..n * n).map(|i| if i / n == i % n { 1.0 } else { 0.0 }).collect();
+    let v = Tensor::from_vec(own, [1, 1, y, x, n]).unwrap().to(on).unwrap();
+    let o = Local::new(config).unwrap().forward(on, &equal, &equal, &v, None).unwrap().o.to_vec().unwrap();
+    for (i, weights) in o.chunks(n).enumerate() {
+        for (j, got) in weights.iter().enumerate() {
             let near = |i: usize, j: usize, size: usize| {
                 let start = i.saturating_sub(k / 2).min(size - k);
                 (start..start + k).contains(&j)
             };
-            let is_seen = near(i / x, pixel / x, y) && near(i % x, pixel % x, x);
-            approx::assert_abs_diff_eq!(
-                got,
-                if is_seen { 1.0 / (k * k) as f32 } else { 0.0 },
-                epsilon = 1e-7
-            );
+            let is_seen = near(i / x, j / x, y) && near(i % x, j % x, x);
+            let want = if is_seen { 1.0 / (k * k) as f32 } else { 0.0 };
+            approx::assert_abs_diff_eq!(*got, want, epsilon = 1e-7);
         }
     }
+}
+
+#[test]
+fn shift_is_the_neighbourhood() {
+    check_neighbourhood(&Cpu::new());
 }
 
 /// Heads-last memory, broadcast and flipped inputs, padded outputs: the same bits as contiguous tensors.
@@ -457,6 +471,23 @@ fn refusals_say_what_was_wanted_and_what_came() {
         op.forward(&Cpu::new(), &q, &q, &q, tables).err().unwrap().to_string(),
         "local: `rel_h` must be of shape [1, 13, 2], got [1, 7, 2]"
     );
+}
+
+/// What a GPU has no memory for is named, with what to do.
+#[test]
+fn large_shifted_windows_in_f32_want_a_large_gpu() {
+    let config = LocalConfig { window: [33, 33], border: Border::Shift, ..LocalConfig::default() };
+    let op = Local::new(config).unwrap();
+    let plan = |d: usize, dtype, gpu| {
+        op.plan_bwd(&BackwardProblem::contiguous(&config, [1, 1, 200, 200, d], d, true, dtype), &gpu)
+    };
+    assert_eq!(
+        plan(128, DType::F32, Gpu::SM86).unwrap_err().to_string(),
+        "local: gradients of k and v for 33×33 windows, border shift, 128 channels in f32 on a GPU with 101376 bytes of shared \
+         memory per block; fewer channels or 16-bit elements need less"
+    );
+    assert!(plan(64, DType::F32, Gpu::SM86).is_ok() && plan(128, DType::F16, Gpu::SM86).is_ok());
+    assert!(plan(128, DType::F32, Gpu::SM80).is_ok() && plan(128, DType::F32, Gpu::SM90).is_ok());
 }
 
 /// The bar is a number type like any other.

@@ -1,4 +1,4 @@
-// prim/softmax — softmax over keys that arrive a few at a time, in base 2.
+// prim/softmax — softmax over keys that arrive a few at a time.
 #pragma once
 #include "warp.cuh"
 
@@ -39,13 +39,30 @@ __device__ __forceinline__ float quad_max(float x) {
   return fmaxf(x, __shfl_xor_sync(kAllLanes, x, 2));
 }
 
-// One row of scores, spread over a quad. Weights are 2^(score − reference), where the reference is a maximum seen before;
-// it moves only when a score exceeds it by more than kSlack, so weights stay below 2^kSlack and sums are seldom rescaled.
+// Powers and logarithms of scores. Base 2 costs one operation less a score. Base e is for f32: the score that a row's logarithm
+// came from is subtracted from itself, so that its weight is exactly 1 in every pass, also where scores are thousands.
+template <bool kNatural>
+struct Exponent {
+  static constexpr float kOfNatural = kNatural ? 1.f : kLog2E;   // what a natural logarithm is multiplied by
+
+  static __device__ __forceinline__ float power(float x) { return exp2_approx(kNatural ? x * kLog2E : x); }
+  static __device__ __forceinline__ float logarithm(float x) { return kNatural ? log2_approx(x) * kLn2 : log2_approx(x); }
+
+  // The power of score·scale − reference.
+  static __device__ __forceinline__ float weight(float score, float scale, float reference) {
+    return kNatural ? power(__fmul_rn(score, scale) - reference) : power(fmaf(score, scale, -reference));
+  }
+};
+
+// One row of scores, spread over a quad. Weights are powers of (score·scale − reference), where the reference is a maximum seen
+// before; it moves only when a score exceeds it by more than kSlack, so weights stay bounded and sums are seldom rescaled.
+template <bool kNatural>
 struct LazySoftmax {
+  using E = Exponent<kNatural>;
   static constexpr float kSlack = 8.f;
   static constexpr float kEmpty = -0x1p120f;   // below any score in earnest; −inf would make NaN of masked ones
 
-  float reference;   // in base 2
+  float reference;
   float sum;         // this lane's part, unrounded
 
   __device__ __forceinline__ void start() {
@@ -53,24 +70,24 @@ struct LazySoftmax {
     sum = 0.f;
   }
 
-  // Whether the reference has to move for a score of `top`·`scale_log2`.
-  __device__ __forceinline__ bool is_outgrown(float top, float scale_log2) const {
-    return fmaf(top, scale_log2, -reference) > kSlack;
+  // Whether the reference has to move for a score of `top`·`scale`.
+  __device__ __forceinline__ bool is_outgrown(float top, float scale) const {
+    return fmaf(top, scale, -reference) > kSlack;
   }
 
   // Moves the reference to the quad's highest score, if it is outgrown; returns what sums so far have to be multiplied by.
   // A row without keys so far has sums of 0: its factor is 1.
-  __device__ __forceinline__ float move(float top, float scale_log2) {
+  __device__ __forceinline__ float move(float top, float scale) {
     float const highest = quad_max(top);
-    float const moved = is_outgrown(highest, scale_log2) ? highest * scale_log2 : reference;
-    float const factor = reference == kEmpty ? 1.f : exp2_approx(reference - moved);
+    float const moved = is_outgrown(highest, scale) ? highest * scale : reference;
+    float const factor = reference == kEmpty ? 1.f : E::power(reference - moved);
     reference = moved;
     sum *= factor;
     return factor;
   }
 
-  __device__ __forceinline__ float weight(float score, float scale_log2) {
-    float const w = exp2_approx(fmaf(score, scale_log2, -reference));
+  __device__ __forceinline__ float weight(float score, float scale) {
+    float const w = E::weight(score, scale, reference);
     sum += w;
     return w;
   }

@@ -3,7 +3,7 @@
 
 use crate::common::memory::Memory;
 use macula::cudarc::driver::CudaSlice;
-use macula::{Cuda, Element};
+use macula::{Cuda, Element, Workspace};
 use ptx_emulator_driver::Driver;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -74,6 +74,26 @@ pub fn assert_all_executed(begins: &str, part: &str) {
     let executed = driver.executed_entries();
     let missing: Vec<&&str> = compiled.iter().filter(|name| !executed.contains(**name)).collect();
     assert!(missing.is_empty(), "compiled and never executed: {missing:?}");
+}
+
+/// Lends just as much poisoned scratch as the plan asks for, and sees that what lies behind it stays as it is.
+pub fn with_scratch(
+    on: &Cuda,
+    bytes: usize,
+    call: impl FnOnce(Workspace<'_>) -> Result<(), String>,
+) -> Result<(), String> {
+    const GUARD: usize = 64;
+    const POISON: u8 = 0xff;
+    let mut memory = on.stream().clone_htod(&vec![POISON; bytes + GUARD]).unwrap();
+    match bytes {
+        0 => call(Workspace::none())?,
+        _ => call(Workspace::new(&mut memory.slice_mut(..bytes)))?,
+    }
+    let behind = on.stream().clone_dtoh(&memory.slice(bytes..)).unwrap();
+    if behind.iter().any(|&byte| byte != POISON) {
+        return Err("memory behind the workspace was written".into());
+    }
+    Ok(())
 }
 
 impl<T: Element, const R: usize> Memory<T, R> {

@@ -31,6 +31,37 @@ pub fn layout<const R: usize>(shape: [usize; R], seed: u64, broadcast: [bool; R]
     Layout::strided(shape, strides, offset)
 }
 
+/// How a map of pixels lies in memory, where kernels want neighbouring channels together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Lies {
+    Contiguous,
+    /// Memory `[b, y, x, h, d]`, from this element on.
+    HeadsLast(usize),
+    /// Rows and pixels with odd gaps, rows backwards: nothing is aligned to 16 bytes.
+    Gaps,
+}
+
+impl Lies {
+    /// The layout of a map of shape `[b, h, y, x, d]`.
+    pub fn layout(self, shape: [usize; 5]) -> Layout<5> {
+        let [b, h, y, x, d] = shape;
+        match self {
+            Lies::Contiguous => layout(shape, 0, [false; 5]),
+            Lies::HeadsLast(offset) => {
+                let mut memory = Layout::contiguous([b, y, x, h, d]).permute([0, 3, 1, 2, 4]).unwrap();
+                memory.offset = offset;
+                memory
+            }
+            Lies::Gaps => {
+                let pixel = d as isize + 1;
+                let row = x as isize * pixel + 3;
+                let (head, image) = (y as isize * row, (h * y) as isize * row);
+                Layout::strided(shape, [image, head, -row, pixel, 1], (y - 1) * row as usize + 5)
+            }
+        }
+    }
+}
+
 /// Memory for a tensor, poisoned wherever no element lies: every bit set is a NaN in all element types.
 pub struct Memory<T, const R: usize> {
     data: Vec<T>,

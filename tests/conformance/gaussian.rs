@@ -1,23 +1,13 @@
 //! The op `gaussian` on CUDA devices.
 
-use crate::common::cuda::{assert_all_executed, devices, with_settings};
+use crate::common::cuda::{assert_all_executed, devices, with_scratch, with_settings};
 use crate::common::gaussian::{Results, truth};
-use crate::common::memory::{Memory, layout};
+use crate::common::memory::{Lies, Memory, layout};
 use crate::common::random;
 use half::{bf16, f16};
 use macula::gaussian::{Backward, BackwardProblem, Forward, ForwardProblem, GaussianConfig, Kernel, Norm};
-use macula::{Cuda, DType, Element, Gaussian, Layout, View, ViewMut, Workspace};
+use macula::{Cuda, DType, Element, Gaussian, Layout, View, ViewMut};
 use ptx_emulator::TensorMode;
-
-/// How the tensors of a case lie in memory.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Lies {
-    Contiguous,
-    /// Memory `[b, y, x, h, d]`.
-    HeadsLast,
-    /// Rows and pixels with odd gaps, rows backwards: nothing is aligned to 16 bytes.
-    Gaps,
-}
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -74,7 +64,7 @@ const CASES: &[Case] = &[
     },
     Case { name: "tiny_radius", sigma: &[1e-20, 0.05], ..PLAIN },
     Case { name: "huge_radius", sigma: &[1e18, 1e4], ..PLAIN },
-    Case { name: "heads_last", lies: Lies::HeadsLast, ..PLAIN },
+    Case { name: "heads_last", lies: Lies::HeadsLast(3), ..PLAIN },
     Case { name: "gaps", lies: Lies::Gaps, ..PLAIN },
     Case { name: "gaps_large", lies: Lies::Gaps, shape: [1, 1, 75, 76, 7], sigma: &[1.5], ..PLAIN },
     Case { name: "gaps_long", lies: Lies::Gaps, shape: [1, 2, 140, 7, 7], ..PLAIN },
@@ -86,21 +76,7 @@ impl Case {
     }
 
     fn layout(&self) -> Layout<5> {
-        let [b, h, y, x, d] = self.shape;
-        match self.lies {
-            Lies::Contiguous => layout(self.shape, 0, [false; 5]),
-            Lies::HeadsLast => {
-                let mut memory = Layout::contiguous([b, y, x, h, d]).permute([0, 3, 1, 2, 4]).unwrap();
-                memory.offset = 3;
-                memory
-            }
-            Lies::Gaps => {
-                let pixel = d as isize + 1;
-                let row = x as isize * pixel + 3;
-                let (head, image) = (y as isize * row, (h * y) as isize * row);
-                Layout::strided(self.shape, [image, head, -row, pixel, 1], (y - 1) * row as usize + 5)
-            }
-        }
+        self.lies.layout(self.shape)
     }
 }
 
@@ -143,26 +119,6 @@ fn run<T: Element>(on: &Cuda, case: &Case) -> Result<Results<T, f32>, String> {
     dv.check_guards("dv")?;
     dsigma.check_guards("dsigma")?;
     Ok(Results { o: o.values(), dv: dv.values(), dsigma: dsigma.values() })
-}
-
-/// Lends just as much poisoned scratch as the plan asks for, and sees that what lies behind it stays as it is.
-fn with_scratch(
-    on: &Cuda,
-    bytes: usize,
-    call: impl FnOnce(Workspace<'_>) -> Result<(), String>,
-) -> Result<(), String> {
-    const GUARD: usize = 64;
-    const POISON: u8 = 0xff;
-    let mut memory = on.stream().clone_htod(&vec![POISON; bytes + GUARD]).unwrap();
-    match bytes {
-        0 => call(Workspace::none())?,
-        _ => call(Workspace::new(&mut memory.slice_mut(..bytes)))?,
-    }
-    let behind = on.stream().clone_dtoh(&memory.slice(bytes..)).unwrap();
-    if behind.iter().any(|&byte| byte != POISON) {
-        return Err("memory behind the workspace was written".into());
-    }
-    Ok(())
 }
 
 fn bits<T: Element>(values: &[T]) -> Vec<u8> {

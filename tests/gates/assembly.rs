@@ -36,7 +36,9 @@ fn findings(kernel: &Kernel, gpu: &str, run: &Run, fits_in: impl Fn(u32) -> bool
             .push(format!("{place}: {} bytes of stack, {} spilled", usage.stack_bytes, usage.spill_bytes));
     }
     let cap = register_cap(kernel);
-    if usage.registers + SPARE_REGISTERS > cap && !fits_in(cap - SPARE_REGISTERS) {
+    // What fits in fewer fits; under one bound alone the assembler may have bad luck.
+    let bounds = [0, 4, 8, 12].map(|fewer| cap - SPARE_REGISTERS - fewer);
+    if usage.registers + SPARE_REGISTERS > cap && !bounds.into_iter().any(fits_in) {
         findings.push(format!("{place}: {} registers, the launch bound allows {cap}", usage.registers));
     }
     for line in text.lines().filter(|line| line.contains("warning") || line.contains("Potential Performance"))

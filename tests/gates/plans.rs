@@ -73,6 +73,8 @@ fn local(
             let e = shape[4].min(40);
             let forward = local::ForwardProblem::contiguous(&config, shape, e, true, dtype);
             plans.push((format!("local forward {config:?} {at}"), op.plan_fwd(&forward, gpu)));
+            let backward = local::BackwardProblem::contiguous(&config, shape, e, true, dtype);
+            plans.push((format!("local backward {config:?} {at}"), op.plan_bwd(&backward, gpu)));
         }
     }
 }

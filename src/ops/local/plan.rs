@@ -3,14 +3,28 @@
 mod params;
 mod tiling;
 
-use crate::config::local::{LocalConfig, Relative};
-use crate::plan::Ptr;
+use crate::config::local::{Border, LocalConfig, Relative};
+use crate::plan::{Divisor, Ptr};
 use crate::{Cost, DType, Error, Gpu, Launch, Layout, Plan, Result};
-use params::{Axis, LocalFwdParams, Map, Table};
-use tiling::Task;
+use params::{
+    Axis, LocalBwdDkvParams, LocalBwdDqParams, LocalBwdDrelParams, LocalFwdParams, LocalQueryTerms, Map,
+    Table, TableGradient,
+};
+use tiling::{Task, Tiling};
 
 /// Window rows above which a warp takes two patches: keys are then shared by most of both.
 const TALL_ABOVE: usize = 7;
+/// Bytes of a warp's sums of 16 table rows; see `kSkewBytes` in `kernels/local_bwd_dq.cuh`.
+const SKEWED_BYTES: usize = 16 * 20 * 4;
+/// Bytes of a query's lse and δ in shared memory.
+const PAIR_BYTES: usize = 8;
+/// Lanes of a warp.
+const LANES: usize = 32;
+/// Blocks that make partial sums: at least and at most so many, if there are tiles enough.
+const PARTIALS_MIN: usize = 256;
+const PARTIALS_MAX: usize = 2048;
+/// Where partial sums may begin in the workspace.
+const WORKSPACE_ALIGN: usize = 256;
 /// Rows, columns and (batch, head) pairs stay below this.
 const EXTENT_MAX: usize = 1 << 28;
 
@@ -86,7 +100,7 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
     let tall = if wants_tall { cut(true) } else { None };
     let is_tall = tall.is_some();
     let tiling = tall.or_else(|| cut(false)).ok_or_else(too_little_memory)?;
-    let (scale_log2, is_negative) = scale_log2(config.scale);
+    let (scale, is_negative) = exponent_scale(config.scale, p.dtype);
     let params = LocalFwdParams {
         q: Map::of(0, &p.q, p.dtype),
         k: Map::of(1, &p.k, p.dtype),
@@ -96,8 +110,9 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
         tables: tables(config, p.tables, p.q.shape[4], p.dtype),
         frame: tiling.frame,
         table_shape,
-        scale_log2,
+        scale,
         is_negative,
+        unused: 0,
     };
     let kernel = match (p.dtype, class.channels, is_tall) {
         (DType::F32, ..) => "local_fwd_f32",
@@ -112,12 +127,259 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
         (DType::Bf16, 64, true) => "local_fwd_bf16_d64_tall",
         (DType::Bf16, ..) => "local_fwd_bf16_d128",
     };
-    let launch = Launch::new(kernel, grid(tiling.tiles)?, tiling.shared_bytes as u32, &params);
+    let launch = Launch::new(kernel, grid(tiling.tiles())?, tiling.shared_bytes as u32, &params);
     Ok(Plan { launches: vec![launch], workspace_bytes: 0 })
 }
 
-pub(super) fn backward(_config: &LocalConfig, _problem: &BackwardProblem, _gpu: &Gpu) -> Result<Plan> {
-    Err(Error::unsupported("local", "no CUDA kernels in this build"))
+pub(super) fn backward(config: &LocalConfig, problem: &BackwardProblem, gpu: &Gpu) -> Result<Plan> {
+    let p = problem;
+    if p.q.is_empty() {
+        return Ok(empty_backward(p));
+    }
+    check_extent(&p.q)?;
+    let outputs = [("dq", &p.dq), ("dk", &p.dk), ("dv", &p.dv)];
+    let outputs = outputs.iter().filter_map(|(arg, layout)| layout.as_ref().map(|l| (*arg, l)));
+    let inputs = [("q", &p.q), ("k", &p.k), ("v", &p.v), ("o", &p.o), ("d_o", &p.d_o)];
+    check_channels(&inputs.into_iter().chain(outputs).collect::<Vec<_>>())?;
+
+    let wants_tables = p.tables.is_some() && (p.drel_h.is_some() || p.drel_w.is_some());
+    let wants_delta = p.dk.is_some();
+    let delta_bytes = if wants_delta {
+        tiling::round_up(4 * p.q.shape[..4].iter().product::<usize>(), WORKSPACE_ALIGN)
+    } else {
+        0
+    };
+    let mut plan = Plan { launches: Vec::new(), workspace_bytes: delta_bytes };
+    if p.dq.is_some() || wants_tables || wants_delta {
+        dq(config, p, gpu, wants_tables, &mut plan)?;
+    }
+    if p.dk.is_some() || p.dv.is_some() {
+        dkv(config, p, gpu, &mut plan)?;
+    }
+    Ok(plan)
+}
+
+/// Without pixels the tables' gradients are zero.
+fn empty_backward(p: &BackwardProblem) -> Plan {
+    let mut plan = Plan::default();
+    if let Some(tables) = &p.tables {
+        let heads = tables[0].shape[0].max(tables[1].shape[0]);
+        drel(p, tables, heads, 0, 0.0, Ptr::NULL, &mut plan);
+    }
+    plan
+}
+
+/// Launches what makes dq, δ and the tables' gradients. The workspace begins with δ.
+fn dq(
+    config: &LocalConfig,
+    p: &BackwardProblem,
+    gpu: &Gpu,
+    wants_tables: bool,
+    plan: &mut Plan,
+) -> Result<()> {
+    let class = Class::of(p.dtype, &p.q, &p.v);
+    let table_shape = tiling::table_shape(config.window);
+    let is_f32 = p.dtype == DType::F32;
+    let sums_offset = if is_f32 && p.tables.is_some() { table_shape.bytes } else { 0 };
+    let by_head = wants_tables && p.tables.iter().flatten().any(|table| table.shape[0] > 1);
+    // The tables' gradients: sums of 16 table rows, skewed, of every warp, and with tensor cores the queries.
+    let skewed_bytes = tiling::WARPS * SKEWED_BYTES;
+    let staged_bytes =
+        if is_f32 { 0 } else { tiling::WARPS * tiling::PATCH * tiling::PATCH * class.pixel_bytes };
+    let task = Task {
+        by_head,
+        warp_bytes: (table_shape.bytes + sums_offset) as usize,
+        stages_min: if p.tables.is_some() { skewed_bytes + staged_bytes } else { 0 },
+        ..task(config, class, &p.q, &p.v, gpu)
+    };
+    let tiling = task.tile(axes(config, &p.q)).ok_or_else(too_little_memory)?;
+    let (exponent_scale, is_negative) = exponent_scale(config.scale, p.dtype);
+
+    // Each block makes one partial of the tables' gradients, from a run of tiles.
+    let rows: usize = p.tables.iter().flatten().map(|table| table.shape[1]).sum();
+    let partial_bytes = 4 * rows * p.q.shape[4];
+    let (tiles_per_block, blocks_per_section) = if wants_tables {
+        runs(&tiling, partial_bytes, p.q.len() * p.dtype.bytes())
+    } else {
+        (1, tiling.tiles_per_section)
+    };
+    let blocks = tiling.sections * blocks_per_section;
+    let partials = Ptr::workspace(plan.workspace_bytes as u64);
+    let params = LocalBwdDqParams {
+        q: Map::of(0, &p.q, p.dtype),
+        k: Map::of(1, &p.k, p.dtype),
+        v: Map::of(2, &p.v, p.dtype),
+        o: Map::of(5, &p.o, p.dtype),
+        d_o: Map::of(7, &p.d_o, p.dtype),
+        dq: p.dq.as_ref().map_or(Map::NONE, |layout| Map::of(8, layout, p.dtype)),
+        lse: Ptr::operand(6),
+        delta: if p.dk.is_some() { Ptr::workspace(0) } else { Ptr::NULL },
+        partials: if wants_tables { partials } else { Ptr::NULL },
+        tables: tables(config, p.tables, p.q.shape[4], p.dtype),
+        frame: tiling.frame,
+        table_shape,
+        sums_offset,
+        staged_offset: skewed_bytes as i32,
+        blocks_per_section: Divisor::new(blocks_per_section as u32),
+        tiles_per_section: tiling.tiles_per_section as i32,
+        tiles_per_block: tiles_per_block as i32,
+        scale: config.scale,
+        exponent_scale,
+        is_negative,
+        unused: 0,
+    };
+    let kernel = match (p.dtype, class.channels) {
+        (DType::F32, _) => "local_bwd_dq_f32",
+        (DType::F16, 32) => "local_bwd_dq_f16_d32",
+        (DType::F16, 64) => "local_bwd_dq_f16_d64",
+        (DType::F16, _) => "local_bwd_dq_f16_d128",
+        (DType::Bf16, 32) => "local_bwd_dq_bf16_d32",
+        (DType::Bf16, 64) => "local_bwd_dq_bf16_d64",
+        (DType::Bf16, _) => "local_bwd_dq_bf16_d128",
+    };
+    plan.launches.push(Launch::new(kernel, grid(blocks)?, tiling.shared_bytes as u32, &params));
+    if let (true, Some(tables)) = (wants_tables, &p.tables) {
+        plan.workspace_bytes += blocks * partial_bytes;
+        drel(p, tables, tiling.sections, blocks_per_section, config.scale.abs(), partials, plan);
+    }
+    Ok(())
+}
+
+/// Tiles of a block and blocks of a section, so that all partials stay within 2 % of a tensor's bytes or 256 blocks, and
+/// within 2048 blocks.
+fn runs(tiling: &Tiling, partial_bytes: usize, tensor_bytes: usize) -> (usize, usize) {
+    let most = (tensor_bytes / 50 / partial_bytes.max(1)).clamp(PARTIALS_MIN, PARTIALS_MAX);
+    let per_section = most.div_ceil(tiling.sections).min(tiling.tiles_per_section);
+    let tiles = tiling.tiles_per_section.div_ceil(per_section);
+    (tiles, tiling.tiles_per_section.div_ceil(tiles))
+}
+
+/// Launches the sum over partials.
+fn drel(
+    p: &BackwardProblem,
+    tables: &[Layout<3>; 2],
+    sections: usize,
+    blocks_per_section: usize,
+    scale: f32,
+    partials: Ptr,
+    plan: &mut Plan,
+) {
+    let d = p.q.shape[4];
+    let first = [0, d - tables[1].shape[2]];
+    let gradients = [(11, p.drel_h), (12, p.drel_w)];
+    let gradients = [0, 1].map(|i| {
+        let (operand, gradient) = &gradients[i];
+        TableGradient::of(*operand, gradient.as_ref(), &tables[i], first[i])
+    });
+    let elements = ((tables[0].shape[1] + tables[1].shape[1]) * d).div_ceil(LANES);
+    let params = LocalBwdDrelParams {
+        partials,
+        gradients,
+        d: d as i32,
+        blocks_per_section: blocks_per_section as i32,
+        elements: Divisor::new(elements as u32),
+        channels: Divisor::new(d as u32),
+        sections: sections as i32,
+        scale,
+    };
+    let shared_bytes = tiling::WARPS * LANES * 4;
+    let launch =
+        Launch::new("local_bwd_drel_f32", (sections * elements) as u32, shared_bytes as u32, &params);
+    plan.launches.push(launch);
+}
+
+/// Launches what makes dk and dv. The workspace begins with δ.
+fn dkv(config: &LocalConfig, p: &BackwardProblem, gpu: &Gpu, plan: &mut Plan) -> Result<()> {
+    let class = Class::of(p.dtype, &p.q, &p.v);
+    let axes = axes(config, &p.q);
+    let usual_reach = config.window.map(|k| k - 1);
+    // With border shift a key near one border is seen from further away, and one near two from everywhere.
+    let is_shifted = config.border == Border::Shift;
+    let reach = usual_reach.map(|r| if is_shifted { r + r / 2 } else { r });
+    let whole_reach = usual_reach.map(|r| if is_shifted { 2 * r } else { 0 });
+    let packed = tiling::packed(usual_reach[1]);
+    // Every patch reads whole rows of `packed` queries, or up to 7 more than it needs, and no query twice. With border shift
+    // it needs at least those to one side.
+    let spare = if is_shifted {
+        (packed - usual_reach[1] / 2 - 1).max(7)
+    } else {
+        packed - tiling::PATCH - usual_reach[1]
+    };
+    // Offsets that a patch may ask for beyond those of a table: between a key at one end and a query at the other.
+    let pad_y = tiling::PATCH - 1;
+    let pad_x = pad_y + spare;
+    let rows = axes.map(|axis| axis.table_rows as usize);
+    let pitch = query_pitch(pad_y + rows[0] + pad_x + rows[1]);
+    let [_, _, y, x, _] = p.q.shape;
+    let task = Task {
+        reach,
+        usual_reach,
+        whole_reach,
+        halo_max: [y, if is_shifted { x } else { usize::MAX }],
+        spare,
+        extra_pixel_bytes: PAIR_BYTES + 4 * pitch,
+        extra_bytes: tiling::round_up(4 * pitch, tiling::LINE) + tiling::LINE,
+        ..task(config, class, &p.q, &p.v, gpu)
+    };
+    let tiling = task.tile(axes).ok_or_else(|| {
+        let (channels, bytes) = (class.channels, gpu.shared_optin_bytes);
+        let [k_y, k_x] = config.window;
+        let what = format!(
+            "gradients of k and v for {k_y}×{k_x} windows, border {}, {channels} channels in {} on a GPU with {bytes} bytes of \
+             shared memory per block; fewer channels or 16-bit elements need less",
+            config.border.name(),
+            p.dtype,
+        );
+        Error::unsupported("local", what)
+    })?;
+    let frame = tiling.frame;
+    let band_pixels = (frame.planes * frame.band_rows * frame.axes[1].halo) as usize;
+    let (exponent_scale, is_negative) = exponent_scale(config.scale, p.dtype);
+    // Two sums of more channels than this are too many for a thread's registers.
+    let is_together = p.dtype != DType::F32 && class.channels <= 64;
+    let roles = if is_together || p.dk.is_none() || p.dv.is_none() { 1 } else { 2 };
+    let params = LocalBwdDkvParams {
+        q: Map::of(0, &p.q, p.dtype),
+        k: Map::of(1, &p.k, p.dtype),
+        v: Map::of(2, &p.v, p.dtype),
+        d_o: Map::of(7, &p.d_o, p.dtype),
+        dk: p.dk.as_ref().map_or(Map::NONE, |layout| Map::of(9, layout, p.dtype)),
+        dv: p.dv.as_ref().map_or(Map::NONE, |layout| Map::of(10, layout, p.dtype)),
+        lse: Ptr::operand(6),
+        delta: if p.dk.is_some() { Ptr::workspace(0) } else { Ptr::NULL },
+        tables: tables(config, p.tables, p.q.shape[4], p.dtype),
+        frame,
+        terms: LocalQueryTerms {
+            pitch: pitch as i32,
+            pad_y: pad_y as i32,
+            pad_x: pad_x as i32,
+            offset: tiling::round_up(band_pixels * PAIR_BYTES, tiling::LINE) as i32,
+        },
+        halo_x: Divisor::new(frame.axes[1].halo as u32),
+        scale: config.scale,
+        exponent_scale,
+        is_negative,
+        roles,
+        unused: 0,
+    };
+    let kernel = match (p.dtype, class.channels) {
+        (DType::F32, _) => "local_bwd_dkv_f32",
+        (DType::F16, 32) => "local_bwd_dkv_f16_d32",
+        (DType::F16, 64) => "local_bwd_dkv_f16_d64",
+        (DType::F16, _) => "local_bwd_dkv_f16_d128",
+        (DType::Bf16, 32) => "local_bwd_dkv_bf16_d32",
+        (DType::Bf16, 64) => "local_bwd_dkv_bf16_d64",
+        (DType::Bf16, _) => "local_bwd_dkv_bf16_d128",
+    };
+    let blocks = tiling.tiles() * roles as usize;
+    plan.launches.push(Launch::new(kernel, grid(blocks)?, tiling.shared_bytes as u32, &params));
+    Ok(())
+}
+
+/// Floats of a query's terms from `least` on, so that the lanes of a warp read four queries without bank conflicts.
+fn query_pitch(least: usize) -> usize {
+    let even = least.next_multiple_of(2);
+    if even.is_multiple_of(8) { even + 2 } else { even }
 }
 
 /// The compiled class of a problem.
@@ -153,10 +415,14 @@ fn task(config: &LocalConfig, class: Class, q: &Layout<5>, v: &Layout<5>, gpu: &
         by_head: false,
         warp_bytes: 0,
         extra_pixel_bytes: 0,
+        extra_bytes: 0,
         reach,
         usual_reach: reach,
+        whole_reach: [0; 2],
+        halo_max: [usize::MAX; 2],
+        spare: 0,
+        stages_min: 0,
         shared_max: gpu.shared_optin_bytes as usize,
-        shared_min: 0,
         pairs_up: false,
     }
 }
@@ -208,9 +474,11 @@ fn too_little_memory() -> Error {
     Error::unsupported("local", "GPUs with less shared memory per block than 99 KiB")
 }
 
-/// |α|·log2 e, and whether α is negative. Never 0: masked scores are −∞, and −∞·0 is no number.
-fn scale_log2(scale: f32) -> (f32, i32) {
-    ((scale.abs() * std::f32::consts::LOG2_E).max(f32::MIN_POSITIVE), (scale < 0.0).into())
+/// |α| for `Exponent` of `kernels/prim/softmax.cuh`, which takes f32 scores in base e and others in base 2; and whether α is
+/// negative. Never 0: masked scores are −∞, and −∞·0 is no number.
+fn exponent_scale(scale: f32, dtype: DType) -> (f32, i32) {
+    let base = if dtype == DType::F32 { 1.0 } else { std::f32::consts::LOG2_E };
+    ((scale.abs() * base).max(f32::MIN_POSITIVE), (scale < 0.0).into())
 }
 
 pub(super) fn forward_cost(config: &LocalConfig, problem: &ForwardProblem) -> Cost {

@@ -17,6 +17,9 @@ pub(super) struct Map {
 }
 
 impl Map {
+    /// No tensor: kernels look at the pointer.
+    pub const NONE: Map = Map { data: Ptr::NULL, strides: [0; 4], is_wide: 0 };
+
     pub fn of(operand: u8, layout: &Layout<5>, dtype: DType) -> Self {
         let strides = [0, 1, 2, 3].map(|i| stride(layout, i));
         Self {
@@ -122,6 +125,7 @@ pub(super) struct Frame {
     pub pixel_bytes: i32,
     pub plane_bytes: i32,
     pub stage_bytes: i32,
+    pub warp_offset: i32,
     pub warp_bytes: i32,
 }
 
@@ -146,11 +150,132 @@ pub(super) struct LocalFwdParams {
     pub tables: [Table; 2],
     pub frame: Frame,
     pub table_shape: TableShape,
-    pub scale_log2: f32,
+    pub scale: f32,
     pub is_negative: i32,
+    pub unused: i32,
 }
-const _: () = assert!(size_of::<LocalFwdParams>() == 520, "change kernels/local_fwd.cuh together with this");
+const _: () = assert!(size_of::<LocalFwdParams>() == 528, "change kernels/local_fwd.cuh together with this");
 
 impl Params for LocalFwdParams {
     const POINTERS: &'static [usize] = &[0, 48, 96, 144, 192, 200, 248];
+}
+
+/// Mirrors `LocalBwdDqParams` in `kernels/local_bwd_dq.cuh`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct LocalBwdDqParams {
+    pub q: Map,
+    pub k: Map,
+    pub v: Map,
+    pub o: Map,
+    pub d_o: Map,
+    pub dq: Map,
+    pub lse: Ptr,
+    pub delta: Ptr,
+    pub partials: Ptr,
+    pub tables: [Table; 2],
+    pub frame: Frame,
+    pub table_shape: TableShape,
+    pub sums_offset: i32,
+    pub staged_offset: i32,
+    pub blocks_per_section: Divisor,
+    pub tiles_per_section: i32,
+    pub tiles_per_block: i32,
+    pub scale: f32,
+    pub exponent_scale: f32,
+    pub is_negative: i32,
+    pub unused: i32,
+}
+const _: () =
+    assert!(size_of::<LocalBwdDqParams>() == 672, "change kernels/local_bwd_dq.cuh together with this");
+
+impl Params for LocalBwdDqParams {
+    const POINTERS: &'static [usize] = &[0, 48, 96, 144, 192, 240, 288, 296, 304, 312, 360];
+}
+
+/// What shared memory holds of a query in `local_bwd_dkv`; see `kernels/local_bwd_dkv.cuh`.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct LocalQueryTerms {
+    pub pitch: i32,
+    pub pad_y: i32,
+    pub pad_x: i32,
+    pub offset: i32,
+}
+
+/// Mirrors `LocalBwdDkvParams` in `kernels/local_bwd_dkv.cuh`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct LocalBwdDkvParams {
+    pub q: Map,
+    pub k: Map,
+    pub v: Map,
+    pub d_o: Map,
+    pub dk: Map,
+    pub dv: Map,
+    pub lse: Ptr,
+    pub delta: Ptr,
+    pub tables: [Table; 2],
+    pub frame: Frame,
+    pub terms: LocalQueryTerms,
+    pub halo_x: Divisor,
+    pub scale: f32,
+    pub exponent_scale: f32,
+    pub is_negative: i32,
+    pub roles: i32,
+    pub unused: i32,
+}
+const _: () =
+    assert!(size_of::<LocalBwdDkvParams>() == 656, "change kernels/local_bwd_dkv.cuh together with this");
+
+impl Params for LocalBwdDkvParams {
+    const POINTERS: &'static [usize] = &[0, 48, 96, 144, 192, 240, 288, 296, 304, 352];
+}
+
+/// A table's gradient in f32; see `kernels/local_bwd_drel.cu`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct TableGradient {
+    pub data: Ptr,
+    pub strides: [i64; 3],
+    pub first: i32,
+    pub channels: i32,
+    pub rows: i32,
+    pub is_shared: i32,
+}
+
+impl TableGradient {
+    /// The gradient of `table`, whose rows count also when it is not wanted.
+    pub fn of(operand: u8, gradient: Option<&Layout<3>>, table: &Layout<3>, first: usize) -> Self {
+        let strides = gradient.map_or([0; 3], |layout| [0, 1, 2].map(|i| stride(layout, i)));
+        let is_there = gradient.is_some_and(|layout| layout.shape[2] > 0);
+        Self {
+            data: if is_there { Ptr::operand(operand) } else { Ptr::NULL },
+            strides,
+            first: first as i32,
+            channels: table.shape[2] as i32,
+            rows: table.shape[1] as i32,
+            is_shared: (table.shape[0] == 1).into(),
+        }
+    }
+}
+
+/// Mirrors `LocalBwdDrelParams` in `kernels/local_bwd_drel.cu`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct LocalBwdDrelParams {
+    pub partials: Ptr,
+    pub gradients: [TableGradient; 2],
+    pub d: i32,
+    pub blocks_per_section: i32,
+    pub elements: Divisor,
+    pub channels: Divisor,
+    pub sections: i32,
+    pub scale: f32,
+}
+const _: () =
+    assert!(size_of::<LocalBwdDrelParams>() == 144, "change kernels/local_bwd_drel.cu together with this");
+
+impl Params for LocalBwdDrelParams {
+    const POINTERS: &'static [usize] = &[0, 8, 56];
 }

@@ -5,16 +5,16 @@ use crate::config::local::{Border, LocalConfig};
 use crate::plan::Divisor;
 
 /// Warps of a block.
-const WARPS: usize = 8;
+pub(super) const WARPS: usize = 8;
 /// Pixels of a patch along each axis.
-const PATCH: usize = 4;
+pub(super) const PATCH: usize = 4;
 /// Keys of a group, and the least that a halo row has.
 const GROUP: usize = 8;
 /// Keys of a step.
 const STEP: usize = 2 * GROUP;
 /// Bytes of a unit, and of a line of shared memory.
 const UNIT: usize = 16;
-const LINE: usize = 128;
+pub(super) const LINE: usize = 128;
 /// Shared memory that a multiprocessor keeps for itself per block, in bytes.
 const RESERVED: usize = 1024;
 
@@ -33,14 +33,22 @@ pub(super) struct Task {
     pub by_head: bool,
     /// Bytes of a warp's own memory.
     pub warp_bytes: usize,
-    /// Bytes per halo pixel beside the two tensors.
+    /// Bytes per pixel of a band beside the two tensors, and per block.
     pub extra_pixel_bytes: usize,
-    /// How many pixels further than a patch its halo reaches, rows and columns: the most, and what most patches need.
+    pub extra_bytes: usize,
+    /// How many pixels further than a tile its halo reaches, rows and columns: the most, and what most patches need.
     pub reach: [usize; 2],
     pub usual_reach: [usize; 2],
-    /// Shared memory that a block may use, and that some other phase of the kernel needs, in bytes.
+    /// Maps that exceed a tile by no more than this may be its halo as a whole.
+    pub whole_reach: [usize; 2],
+    /// Rows and columns of the largest halo that there can be.
+    pub halo_max: [usize; 2],
+    /// Columns behind the halo that are there to be read and not to be seen.
+    pub spare: usize,
+    /// Bytes that a later phase of the kernel needs where the bands were.
+    pub stages_min: usize,
+    /// Shared memory that a block may use, in bytes.
     pub shared_max: usize,
-    pub shared_min: usize,
     /// Whether registers let two blocks share a multiprocessor.
     pub pairs_up: bool,
 }
@@ -49,8 +57,16 @@ pub(super) struct Task {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tiling {
     pub frame: Frame,
-    pub tiles: usize,
+    /// Parts of the grid whose planes belong to one head, or the whole.
+    pub sections: usize,
+    pub tiles_per_section: usize,
     pub shared_bytes: usize,
+}
+
+impl Tiling {
+    pub fn tiles(&self) -> usize {
+        self.sections * self.tiles_per_section
+    }
 }
 
 pub(super) const fn round_up(n: usize, to: usize) -> usize {
@@ -94,44 +110,54 @@ pub(super) fn axis(config: &LocalConfig, i: usize, size: usize) -> Axis {
 }
 
 impl Task {
-    /// The cheapest tiling; `None` when nothing fits, which no window and no channel count that the op admits reaches.
+    /// The cheapest tiling; `None` when nothing fits.
     pub fn tile(&self, axes: [Axis; 2]) -> Option<Tiling> {
-        let mut best: Option<(u64, Tiling)> = None;
-        for rows in [1, 2, 4, 8] {
-            for columns in [1, 2, 4, 8] {
-                if rows * columns > WARPS {
-                    continue;
-                }
-                for (cost, tiling) in self.cuts([rows, columns], axes) {
-                    if best.is_none_or(|(least, _)| cost < least) {
-                        best = Some((cost, tiling));
-                    }
-                }
-            }
-        }
-        best.map(|(_, tiling)| tiling)
+        // All warps at work, if there is memory for that.
+        let most = |warps: usize| {
+            let sides = [1, 2, 4, 8].into_iter();
+            let patches = sides.clone().flat_map(|rows| sides.clone().map(move |columns| [rows, columns]));
+            let patches = patches.filter(move |[rows, columns]| rows * columns <= warps);
+            let cuts =
+                patches.flat_map(|patches| self.cuts(patches, warps / (patches[0] * patches[1]), axes));
+            cuts.min_by_key(|(cost, _)| *cost).map(|(_, tiling)| tiling)
+        };
+        most(WARPS).or_else(|| most(WARPS / 2)).or_else(|| most(WARPS / 4)).or_else(|| most(1))
     }
 
-    /// The cuts of shared memory for tiles of these many patches, with their costs.
-    fn cuts(&self, patches: [usize; 2], axes: [Axis; 2]) -> impl Iterator<Item = (u64, Tiling)> + '_ {
-        let planes = WARPS / (patches[0] * patches[1]);
+    /// The cuts of shared memory for tiles of these many patches in this many planes, with their costs.
+    fn cuts(
+        &self,
+        patches: [usize; 2],
+        planes: usize,
+        axes: [Axis; 2],
+    ) -> impl Iterator<Item = (u64, Tiling)> + '_ {
         let tile = [patches[0] * PATCH * self.patches, patches[1] * PATCH];
-        let halo = [tile[0] + self.reach[0], tile[1] + self.reach[1]];
+        let halo = [0, 1].map(|i| {
+            let may_be_whole = self.size[i] <= tile[i] + self.whole_reach[i];
+            let most = if may_be_whole {
+                self.size[i].max(tile[i] + self.usual_reach[i])
+            } else {
+                tile[i] + self.reach[i]
+            };
+            most.min(self.halo_max[i]) + if i == 1 { self.spare } else { 0 }
+        });
         let section = if self.by_head { self.batch } else { self.batch * self.heads };
         let sections = self.batch * self.heads / section;
         let groups = sections * section.div_ceil(planes);
         let tiles = [0, 1].map(|i| self.size[i].div_ceil(tile[i]));
         let packed = packed(self.usual_reach[1]);
+        let warps = patches[0] * patches[1] * planes;
 
         let whole = std::iter::once((halo[0], 1));
         let bands = [16, 12, 8, 4, 2, 1].into_iter().filter(move |&rows| rows < halo[0]);
         let bands = bands.clone().map(|rows| (rows, 2)).chain(bands.map(|rows| (rows, 1)));
         whole.chain(bands).filter_map(move |(band_rows, stages)| {
-            let plane_bytes = round_up(band_rows * halo[1] * self.pixel_bytes, LINE);
+            let pixels = band_rows * halo[1];
+            let plane_bytes = round_up(pixels * self.pixel_bytes, LINE);
             let stage_bytes = planes * 2 * plane_bytes;
-            let extra = round_up(planes * band_rows * halo[1] * self.extra_pixel_bytes, LINE);
-            let needed = stages * stage_bytes + WARPS * self.warp_bytes + extra;
-            let shared_bytes = needed.max(self.shared_min);
+            let warp_offset = (stages * stage_bytes).max(self.stages_min);
+            let extra = round_up(planes * pixels * self.extra_pixel_bytes, LINE) + self.extra_bytes;
+            let shared_bytes = warp_offset + warps * self.warp_bytes + extra;
             if shared_bytes > self.shared_max {
                 return None;
             }
@@ -177,9 +203,11 @@ impl Task {
                 pixel_bytes: self.pixel_bytes as i32,
                 plane_bytes: plane_bytes as i32,
                 stage_bytes: stage_bytes as i32,
+                warp_offset: warp_offset as i32,
                 warp_bytes: self.warp_bytes as i32,
             };
-            Some((cost, Tiling { frame, tiles: tiles[0] * tiles[1] * groups, shared_bytes }))
+            let tiles_per_section = tiles[0] * tiles[1] * groups / sections;
+            Some((cost, Tiling { frame, sections, tiles_per_section, shared_bytes }))
         })
     }
 }

@@ -1,0 +1,397 @@
+// local_bwd_dkv — dk and dv, gathered: every key adds up the queries that see it.
+//
+// Work      one warp per patch of 4×4 keys; queries of all windows that hold one of them, 16 at a time. kTogether: a warp
+//           makes both gradients; else a block makes one of them, and its neighbour in the grid the other
+// Reads     k, v once; q, do once per tile whose halo holds them; lse, δ and tables likewise
+// Writes    dk, dv, each element once, by one lane
+// Shared    q and do of a band of the tile's halo (one or two bands), and per query of the band its lse, δ and the table
+//           terms of all its offsets, −inf where its window does not reach
+// Numerics  scores, their gradients and sums f32; with 16-bit elements the weights and the gradients of scores (before the
+//           factor α) are rounded to T before they meet do and q
+// Mirrors   src/reference/local.rs::backward, launched by src/ops/local/plan.rs::backward
+#pragma once
+#include "local_table.cuh"
+
+// What shared memory holds of a query.
+struct LocalQueryTerms {
+  int32_t pitch;      // floats: `pad_y`, the row table's terms, `pad_x`, the column table's terms; pads are −inf
+  int32_t pad_y;      // offsets that a patch asks for before the row table's first
+  int32_t pad_x;      // likewise; also those after the row table's last
+  int32_t offset;     // of the terms behind the stages' end, after the pairs (lse, δ)
+};
+
+struct LocalBwdDkvParams {
+  local::Map q, k, v, d_o, dk, dv;   // dk or dv may be null
+  float const* lse;
+  float const* delta;                // null if dk is
+  local::Table rel_h, rel_w;
+  local::Frame frame;
+  LocalQueryTerms terms;
+  prim::Divisor halo_x;              // frame.x.halo
+  float scale;                       // α
+  float exponent_scale;              // |α|, as Exponent takes it; above 0
+  int32_t is_negative;               // α < 0
+  int32_t roles;                     // blocks per tile: 2 when neighbours share the work
+  int32_t unused;
+};
+static_assert(sizeof(LocalBwdDkvParams) == 656, "LocalBwdDkvParams: change src/ops/local/plan.rs together with this");
+
+namespace local {
+
+constexpr int kWantsDv = 1;
+constexpr int kWantsDk = 2;
+
+// ---- What a band's queries bring ------------------------------------------------------------------------------------
+
+// The pixels of a band of the query halo.
+struct QueryBand {
+  int first_y, first_x;
+  int rows;
+  int size_y, size_x;
+};
+
+// lse, as Exponent takes it, and δ of the band's queries; +inf and 0 for pixels that are none, so that their weights vanish.
+template <class P>
+__device__ __forceinline__ void fill_pairs(uint32_t s_pairs, LocalBwdDkvParams const& p, Tile const& tile, PlaneIndex at,
+                                           QueryBand const& band) {
+  Frame const& f = p.frame;
+#pragma unroll 1
+  for (int i = threadIdx.x; i < band.rows * f.x.halo; i += kThreads) {
+    int const row = p.halo_x.quotient(i);
+    int const yi = band.first_y + row;
+    int const xi = band.first_x + i - row * f.x.halo;
+    float lse = INFINITY;
+    float delta = 0.f;
+    if (unsigned(yi) < unsigned(band.size_y) && unsigned(xi) < unsigned(band.size_x)) {
+      int64_t const index = pixel_index(f, tile, at, yi, xi);
+      lse = p.lse[index] * prim::Exponent<!P::kRounds>::kOfNatural;
+      delta = p.delta == nullptr ? 0.f : p.delta[index];
+    }
+    store_shared(s_pairs + i * 8, lse);
+    store_shared(s_pairs + i * 8 + 4, delta);
+  }
+}
+
+// Terms of one table for 16 queries of the band, pixels `first` and following; `s_terms`: of the table's row 0.
+template <class P, class T>
+__device__ __forceinline__ void fill_axis_terms(uint32_t const (&s_terms)[2], typename P::Rows const& rows, Table const& table,
+                                                T const* data, Axis const& a, int size, int const (&query)[2],
+                                                bool const (&lives)[2], float sign) {
+  int const t = lane_of_warp().t;
+  bool const is_aligned = data != nullptr && is_wide(table);
+  Keys keys[2];
+  int first[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    keys[half] = Keys{window_start(a, size, query[half]), lives[half] ? a.window : 0};
+    first[half] = query[half] + 2 * t - a.table_origin;
+  }
+#pragma unroll 1
+  for (int row = 0; row < a.table_rows; row += kGroup) {
+    float c[4] = {};
+    if (data != nullptr) {
+      P::table_dots(c, rows, table, data, is_aligned, row, a.table_rows);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      int const half = i / 2;
+      int const offset = row + 2 * t + i % 2;
+      if (offset < a.table_rows && s_terms[half] != 0) {
+        bool const sees = keys[half].contain(first[half] + row + i % 2);
+        store_shared(s_terms[half] + offset * int(sizeof(float)), sees ? c[i] * sign : -INFINITY);
+      }
+    }
+  }
+}
+
+template <class P, class T>
+__device__ __forceinline__ void fill_terms(uint32_t s_terms, uint32_t s_band, LocalBwdDkvParams const& p, Plane<T const> const& q,
+                                           prim::Channels channels, T const* rel_h, T const* rel_w, QueryBand const& band,
+                                           int warp) {
+  Frame const& f = p.frame;
+  Lane const lane = lane_of_warp();
+  int const count = band.rows * f.x.halo;
+#pragma unroll 1
+  for (int first = warp * kPatchPixels; first < count; first += kWarps * kPatchPixels) {
+    typename P::Rows rows;
+    int y[2], x[2];
+    bool lives[2];
+    uint32_t of_rows[2], of_columns[2];
+    T const* pixel[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      int const i = min(first + lane.g + half * kGroup, count - 1);
+      int const row = p.halo_x.quotient(i);
+      int const column = i - row * f.x.halo;
+      y[half] = band.first_y + row;
+      x[half] = band.first_x + column;
+      lives[half] = unsigned(y[half]) < unsigned(band.size_y) && unsigned(x[half]) < unsigned(band.size_x);
+      pixel[half] = lives[half] ? q.pixel(y[half], x[half]) : q.data;
+      bool const is_own = first + lane.g + half * kGroup < count;
+      uint32_t const to = s_terms + (i * p.terms.pitch + p.terms.pad_y) * int(sizeof(float));
+      of_rows[half] = is_own ? to : 0;
+      of_columns[half] = is_own ? to + (f.y.table_rows + p.terms.pad_x) * int(sizeof(float)) : 0;
+      if constexpr (P::kRounds) {
+        P::load_band_row(rows, half, s_band + i * P::kPixelBytes, column + row * f.packed);
+      }
+    }
+    if constexpr (!P::kRounds) {
+      rows = P::load_rows(pixel, lives, channels);
+    }
+    float const sign = p.is_negative ? -1.f : 1.f;
+    fill_axis_terms<P, T>(of_rows, rows, p.rel_h, rel_h, f.y, band.size_y, y, lives, sign);
+    fill_axis_terms<P, T>(of_columns, rows, p.rel_w, rel_w, f.x, band.size_x, x, lives, sign);
+  }
+}
+
+// Where a lane finds the terms of its keys g and g + 8: addresses for query pixel 0 of the walk, if rows had no end.
+struct TermWay {
+  int pairs;      // (lse, δ)
+  int rows;       // of key g's row; key g + 8 is two rows further
+  int columns;
+  int pixel_bytes;
+  int last;       // the last pixel of the walk, from its first
+
+  // Starts of the scores of query `i` of the walk.
+  struct Query {
+    float row[2], column, lse, delta;
+  };
+  __device__ __forceinline__ Query query(Walk const& walk, int halo_x, int number) const {
+    int const i = min(number, walk.count - 1);   // those beyond are masked
+    int const row = walk.row(i);
+    int const column = i - row * walk.packed;
+    int const pixel = min(row * halo_x + column, last);
+    int const at_row = rows + pixel * pixel_bytes - row * int(sizeof(float));
+    int const at_column = columns + pixel * pixel_bytes - column * int(sizeof(float));
+    Query q;
+    q.row[0] = load_shared(at_row);
+    q.row[1] = load_shared(at_row + 2 * int(sizeof(float)));
+    q.column = load_shared(at_column);
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(q.lse), "=f"(q.delta) : "r"(pairs + pixel * 8) : "memory");
+    return q;
+  }
+};
+
+// Columns outside the map are kept, dead, so that every patch has the same place in its row; but where windows are shifted,
+// a row reaches so far that the map is the bound.
+__device__ __forceinline__ Range columns_of(Axis const& a, int size, int first, int last) {
+  Range const r = queries_of(a, size, first, last);
+  return a.is_shifted ? r.inside(size) : r;
+}
+
+// ---- The kernel -------------------------------------------------------------------------------------------------------
+
+template <class P, int D, bool kTogether>
+__device__ __forceinline__ void see_queries(float (&dk)[D / 8][4], float (&dv)[D / 8][4], typename P::Rows const& k,
+                                            typename P::Rows const& v, LocalBwdDkvParams const& p, Walk const& walk,
+                                            TermWay const& terms, uint32_t s_plane, int wanted) {
+  Frame const& f = p.frame;
+  int const t = lane_of_warp().t;
+  typename P::Way way = P::start_way(walk, s_plane);
+#pragma unroll 1
+  for (int key = 0; key < walk.count; key += kStep) {
+    typename P::Addresses const addresses = P::dot_addresses(way, walk);
+    float c[2][4], dp[2][4], lse[2][2];
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        TermWay::Query const query = terms.query(walk, f.x.halo, key + j * kGroup + 2 * t + i);
+        c[j][i] = query.row[0] + query.column;
+        c[j][2 + i] = query.row[1] + query.column;
+        dp[j][i] = dp[j][2 + i] = -query.delta;
+        lse[j][i] = query.lse;
+      }
+    }
+    P::dots(c, k, addresses, 0);
+    mask_tail(c, walk, key);
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        c[j][i] = prim::Exponent<!P::kRounds>::weight(c[j][i], p.exponent_scale, lse[j][i % 2]);
+      }
+    }
+    if (wanted & kWantsDv) {
+      typename P::Weights const weights[1] = {P::weights_of(c)};
+      float(*const out[1])[4] = {dv};
+      P::template weighted_sums<1>(out, weights, way, walk, f.plane_bytes, f.e);
+    }
+    if (wanted & kWantsDk) {
+      P::dots(dp, v, addresses, f.plane_bytes);
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          c[j][i] *= dp[j][i];
+        }
+      }
+      typename P::Weights const weights[1] = {P::weights_of(c)};
+      float(*const out[1])[4] = {kTogether ? dk : dv};
+      P::template weighted_sums<1>(out, weights, way, walk, 0, f.d);
+    }
+    way.advance(walk);
+  }
+}
+
+template <class T, int D, bool kTogether>
+__device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p) {
+  using P = Product<T, D>;
+  Frame const& f = p.frame;
+  uint32_t const s_bytes = prim::shared_address(prim::shared_memory<unsigned char>());
+
+  // ---- Where am I ---------------------------------------------------------------------------------------------------
+  int const warp = prim::warp_of_block();
+  int wanted = (p.dv.data == nullptr ? 0 : kWantsDv) | (p.dk.data == nullptr ? 0 : kWantsDk);
+  int index = blockIdx.x;
+  if (p.roles == 2) {
+    wanted = index % 2 == 0 ? kWantsDv : kWantsDk;
+    index /= 2;
+  }
+  Tile const tile = tile_of_grid(f, index);
+  int const height = kPatch << f.y.patches_log2;
+  int const width = kPatch << f.x.patches_log2;
+  int const size_y = class_size(f.y, tile.residue_y);
+  int const size_x = class_size(f.x, tile.residue_x);
+  int const first_y = tile.y * height;
+  int const first_x = tile.x * width;
+  Range const halo_y = queries_of(f.y, size_y, first_y, min(first_y + height, size_y) - 1).inside(size_y);
+  Range const halo_x = columns_of(f.x, size_x, first_x, min(first_x + width, size_x) - 1);
+  int const halo_rows = halo_y.last + 1 - halo_y.first;
+  WarpPlace const place = place_of_warp(f, warp, kPatch);
+  int const patch_y = first_y + place.y;
+  int const patch_x = first_x + place.x;
+  bool const plane_lives = place.slot < f.planes && tile.first_plane + place.slot < tile.end_plane && patch_y < size_y && patch_x < size_x;
+  PlaneIndex const plane = plane_index(f, tile.first_plane + (plane_lives ? place.slot : 0));
+
+  // ---- Load: the first band, k, v ---------------------------------------------------------------------------------------
+  prim::Channels const q_channels = channels_of(p.q, f.d);
+  prim::Channels const o_channels = channels_of(p.d_o, f.e);
+  auto copy = [&](int first, uint32_t s_stage) {
+    Band const band{halo_y.first + first, halo_x.first, min(f.band_rows, halo_rows - first)};
+#pragma unroll 1
+    for (int i = tile.first_plane; i < tile.end_plane; ++i) {
+      PlaneIndex const at = plane_index(f, i);
+      auto const q = plane_of<T const>(p.q, f, tile, at);
+      auto const d_o = plane_of<T const>(p.d_o, f, tile, at);
+      copy_bands<T, P::kPixelBytes>(s_stage, f, q, q_channels, d_o, o_channels, size_y, size_x, band, warp);
+      s_stage += 2 * f.plane_bytes;
+    }
+    prim::commit_copies();
+  };
+  copy(0, s_bytes);
+  Span const y{size_y, first_y, size_y, 0, 0};
+  Span const x{size_x, first_x, size_x, 0, 0};
+  PatchPixels const pixels = patch_pixels(y, x, patch_y, patch_x, plane_lives);
+  auto load = [&](Map const& map, int channels) {
+    auto const from = plane_of<T const>(map, f, tile, plane);
+    T const* pixel[2];
+    pixels.pointers(pixel, from);
+    return P::load_rows(pixel, pixels.lives, channels_of(map, channels));
+  };
+  typename P::Rows k = load(p.k, f.d);
+  typename P::Rows const v = load(p.v, f.e);
+  if (p.is_negative) {
+    k.flip_signs();
+  }
+  // The queries of this patch, in the tile's halo. A row is as wide as it must be, in whole groups: phases stay in step.
+  Range const rows = queries_of(f.y, size_y, patch_y, min(patch_y + kPatch, size_y) - 1).inside(size_y);
+  Range const columns = columns_of(f.x, size_x, patch_x, min(patch_x + kPatch, size_x) - 1);
+  int const needed = columns.last + 1 - columns.first;
+  int const packed = needed <= f.packed ? f.packed : f.packed + (needed - f.packed + kGroup - 1) / kGroup * kGroup;
+  uint32_t const packed_factor = packed == f.packed ? f.packed_factor : 0xffffffffu / uint32_t(packed) + 1;
+  int const terms_bytes = p.terms.pitch * int(sizeof(float));
+  int const band_pixels = f.band_rows * f.x.halo;
+  uint32_t const s_pairs = s_bytes + f.warp_offset;
+  uint32_t const s_terms = s_pairs + p.terms.offset;
+  // Pads stay −inf; what lies between is written for every band.
+#pragma unroll 1
+  for (int i = threadIdx.x; i < (f.planes * band_pixels + 1) * p.terms.pitch; i += kThreads) {
+    store_shared(s_terms + i * int(sizeof(float)), -INFINITY);
+  }
+
+  // ---- Main loop: bands of the halo -------------------------------------------------------------------------------------
+  float dv[D / 8][4];
+  float dk[D / 8][4];
+#pragma unroll
+  for (int i = 0; i < D / 8; ++i) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      dv[i][j] = dk[i][j] = 0.f;
+    }
+  }
+  uint32_t s_stage = s_bytes;
+#pragma unroll 1
+  for (int band = 0; band < halo_rows; band += f.band_rows) {
+    uint32_t const s_other = f.stages == 1 ? s_bytes : s_bytes + (s_stage == s_bytes ? f.stage_bytes : 0);
+    bool const is_last = band + f.band_rows >= halo_rows;
+    if (f.stages == 2 && !is_last) {
+      copy(band + f.band_rows, s_other);
+      prim::wait_copies<1>();
+    } else {
+      prim::wait_copies<0>();
+    }
+    __syncthreads();   // sync: this band has landed, from every thread; pads written
+    int const band_rows = min(f.band_rows, halo_rows - band);
+    QueryBand const queries{halo_y.first + band, halo_x.first, band_rows, size_y, size_x};
+#pragma unroll 1
+    for (int i = tile.first_plane; i < tile.end_plane; ++i) {
+      PlaneIndex const at = plane_index(f, i);
+      int const slot = i - tile.first_plane;
+      fill_pairs<P>(s_pairs + slot * band_pixels * 8, p, tile, at, queries);
+      fill_terms<P, T>(s_terms + slot * band_pixels * terms_bytes, s_stage + 2 * slot * f.plane_bytes, p,
+                       plane_of<T const>(p.q, f, tile, at), q_channels, table_of_head<T>(p.rel_h, at.hi),
+                       table_of_head<T>(p.rel_w, at.hi), queries, warp);
+    }
+    __syncthreads();   // sync: terms of the band's queries written, from every warp
+    int const first = max(band, rows.first - halo_y.first);
+    int const end = plane_lives ? min(band + band_rows, rows.last + 1 - halo_y.first) : 0;
+    if (first < end) {
+      int const column = columns.first - halo_x.first;
+      Walk walk = walk_rows(f, P::pixel_bytes(f), band, column, first, end);
+      walk.packed = packed;
+      walk.packed_factor = packed_factor;
+      walk.wrap_bytes = (f.x.halo - packed) * walk.pixel_bytes;
+      walk.count = (end - first) * packed;
+      int const pixel = (first - band) * f.x.halo + column;
+      int const of_pixel = s_terms + (place.slot * band_pixels + pixel) * terms_bytes;
+      Lane const lane = lane_of_warp();
+      int const in_rows = patch_y + lane.g / kPatch - (halo_y.first + first) + f.y.table_origin + p.terms.pad_y;
+      int const in_columns = patch_x + lane.g % kPatch - columns.first + f.x.table_origin + p.terms.pad_y + f.y.table_rows + p.terms.pad_x;
+      TermWay const terms{int(s_pairs) + (place.slot * band_pixels + pixel) * 8, of_pixel + in_rows * int(sizeof(float)),
+                          of_pixel + in_columns * int(sizeof(float)), terms_bytes, (end - band) * f.x.halo - 1 - pixel};
+      uint32_t const s_plane = s_stage + 2 * place.slot * f.plane_bytes;
+      see_queries<P, D, kTogether>(dk, dv, k, v, p, walk, terms, s_plane, wanted);
+    }
+    if (!is_last) {
+      __syncthreads();   // sync: this band and its terms have been read before others overwrite them
+      if (f.stages == 1) {
+        copy(band + f.band_rows, s_bytes);
+      }
+    }
+    s_stage = s_other;
+  }
+
+  // ---- Store --------------------------------------------------------------------------------------------------------
+  PatchPixels const out = patch_pixels(y, x, patch_y, patch_x, plane_lives);
+  T* pixel[2];
+  if (wanted & kWantsDv) {
+    out.pointers(pixel, plane_of<T>(p.dv, f, tile, plane));
+    P::store(dv, pixel, out.lives, channels_of(p.dv, f.e));
+  }
+  if (wanted & kWantsDk) {
+    out.pointers(pixel, plane_of<T>(p.dk, f, tile, plane));
+    float(&sum)[D / 8][4] = kTogether ? dk : dv;
+    P::scale(sum, p.scale, p.scale);
+    P::store(sum, pixel, out.lives, channels_of(p.dk, f.d));
+  }
+}
+
+}  // namespace local
+
+#define LOCAL_BWD_DKV(name, T, D, kTogether)                                         \
+  ENTRY_SMEM(name, prim::kSharedSm90);                                               \
+  extern "C" __global__ void __launch_bounds__(local::kThreads, 1)                   \
+      name(__grid_constant__ LocalBwdDkvParams const p) {                            \
+    local::bwd_dkv<T, D, kTogether>(p);                                              \
+  }
