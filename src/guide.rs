@@ -15,5 +15,8 @@ pub mod testing {}
 #[doc = include_str!("guide/performance.md")]
 pub mod performance {}
 
+#[doc = include_str!("guide/local.md")]
+pub mod local {}
+
 #[doc = include_str!("guide/lessons.md")]
 pub mod lessons {}

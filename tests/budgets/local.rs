@@ -1,8 +1,8 @@
-//! `local`: 4 passes over memory forward.
+//! `local`: 4 passes over memory forward; backward 12, in two launches of 6.
 
-use super::{Case, filled};
+use super::{Case, filled, with_scratch};
 use half::{bf16, f16};
-use macula::local::{Forward, ForwardProblem, LocalConfig, Tables};
+use macula::local::{Backward, BackwardProblem, Forward, ForwardProblem, LocalConfig, Tables};
 use macula::{Element, Local, View, ViewMut, Workspace};
 
 /// Maps of whole tiles: the windows and channels that models use, in every element type.
@@ -10,13 +10,24 @@ pub fn cases() -> Vec<Case> {
     let map = |d: usize| [1, 1, 32, 32, d];
     let calls = [(map(32), 7), (map(64), 7), (map(128), 7), (map(32), 13), (map(64), 13)];
     let halves = calls.into_iter().flat_map(|(map, k)| [forward::<f16>(map, k), forward::<bf16>(map, k)]);
-    halves.chain([forward::<f32>(map(32), 7)]).collect()
+    let backward_halves =
+        calls.into_iter().flat_map(|(map, k)| [backward::<f16>(map, k), backward::<bf16>(map, k)]);
+    let floats = [forward::<f32>(map(32), 7), backward::<f32>(map(32), 7)];
+    halves.chain(backward_halves).chain(floats).collect()
+}
+
+fn config(d: usize, k: usize) -> LocalConfig {
+    LocalConfig { window: [k, k], scale: (d as f32).powf(-0.5), ..LocalConfig::default() }
+}
+
+fn words<T: Element>([b, h, y, x, d]: [usize; 5], k: usize) -> String {
+    format!("b{b} h{h} {y}×{x} d{d} {k}×{k} {}", T::DTYPE)
 }
 
 /// A forward call with relative positions, and the logarithms that training needs.
 pub fn forward<T: Element>(shape: [usize; 5], k: usize) -> Case {
     let [b, h, y, x, d] = shape;
-    let config = LocalConfig { window: [k, k], scale: (d as f32).powf(-0.5), ..LocalConfig::default() };
+    let config = config(d, k);
     let op = Local::new(config).expect("a valid window"); // proof: windows of up to 33 pixels are
     let problem = ForwardProblem::contiguous(&config, shape, d, true, T::DTYPE);
     let call = move |on: &macula::Cuda| {
@@ -44,21 +55,126 @@ pub fn forward<T: Element>(shape: [usize; 5], k: usize) -> Case {
     Case {
         op: "local",
         pass: "forward",
-        shape: format!("b{b} h{h} {y}×{x} d{d} {k}×{k} {}", T::DTYPE),
+        shape: words::<T>(shape, k),
         cost: op.forward_cost(&problem),
+        call: Box::new(call),
+    }
+}
+
+/// A backward call for all gradients. The numbers that stand for o and lse are no such: no count depends on them.
+pub fn backward<T: Element>(shape: [usize; 5], k: usize) -> Case {
+    let [b, h, y, x, d] = shape;
+    let config = config(d, k);
+    let op = Local::new(config).expect("a valid window"); // proof: windows of up to 33 pixels are
+    let problem = BackwardProblem::contiguous(&config, shape, d, true, T::DTYPE);
+    let call = move |on: &macula::Cuda| {
+        let make = || filled::<T>(on, shape.iter().product());
+        let (q, keys, v, o, d_o) = (make()?, make()?, make()?, make()?, make()?);
+        let (mut dq, mut dk, mut dv) = (make()?, make()?, make()?);
+        let layouts = problem.tables.expect("tables were asked for"); // proof: `contiguous` above
+        let count = |i: usize| layouts[i].shape.iter().product();
+        let (rel_h, rel_w) = (filled::<T>(on, count(0))?, filled::<T>(on, count(1))?);
+        let (mut drel_h, mut drel_w) = (filled::<f32>(on, count(0))?, filled::<f32>(on, count(1))?);
+        let lse = filled::<f32>(on, b * h * y * x)?;
+        let args = Backward {
+            q: View::new(&q, shape)?,
+            k: View::new(&keys, shape)?,
+            v: View::new(&v, shape)?,
+            tables: Some(Tables {
+                rel_h: View::new(&rel_h, layouts[0])?,
+                rel_w: View::new(&rel_w, layouts[1])?,
+            }),
+            o: View::new(&o, shape)?,
+            lse: View::new(&lse, [b, h, y, x])?,
+            d_o: View::new(&d_o, shape)?,
+            dq: Some(ViewMut::new(&mut dq, shape)?),
+            dk: Some(ViewMut::new(&mut dk, shape)?),
+            dv: Some(ViewMut::new(&mut dv, shape)?),
+            drel_h: Some(ViewMut::new(&mut drel_h, layouts[0])?),
+            drel_w: Some(ViewMut::new(&mut drel_w, layouts[1])?),
+        };
+        let bytes = op.plan_bwd(&args.problem(), on.gpu())?.workspace_bytes;
+        with_scratch(on, bytes, |scratch| op.backward_into(on, args, scratch))
+    };
+    Case {
+        op: "local",
+        pass: "backward",
+        shape: words::<T>(shape, k),
+        cost: op.backward_cost(&problem),
         call: Box::new(call),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    /// Every tensor is fetched and written once.
+    use super::super::Measured;
+    use super::{backward, forward};
+    use crate::common::cuda::look_alike;
+    use half::f16;
+    use std::collections::BTreeSet;
+
+    const fn map(d: usize) -> [usize; 5] {
+        [1, 1, 32, 32, d]
+    }
+
+    /// Queries of [`map`], and the groups of 16 that warps take.
+    const QUERIES: u64 = 32 * 32;
+    const PATCHES: u64 = QUERIES / 16;
+
+    /// Forward every tensor is fetched and written once; backward by each of the two launches that need it.
     #[test]
     fn device_bytes_are_those_of_the_tensors() {
+        let mut reached = BTreeSet::new();
         for case in super::cases() {
             let Some(got) = case.measure_in_test() else { return };
-            let of_minimum = got.tensor_bytes() as f64 / case.cost.min_bytes as f64;
-            assert!((1.0..=1.1).contains(&of_minimum), "{}: {of_minimum}", case.name());
+            // The minimum counts 8 tensors backward.
+            let passes = if case.pass == "forward" { 1.0 } else { 12.0 / 8.0 };
+            let of_minimum = got.tensor_bytes() as f64 / (passes * case.cost.min_bytes as f64);
+            assert!((0.99..=1.1).contains(&of_minimum), "{}: {of_minimum}", case.name());
+            reached.extend(got.launches.into_iter().map(|launch| launch.entry));
+        }
+        if look_alike().is_some() {
+            let all = macula::kernel::all().iter().map(|kernel| kernel.name);
+            let missing: Vec<&str> =
+                all.filter(|name| name.starts_with("local_") && !reached.contains(*name)).collect();
+            assert!(missing.is_empty(), "no case reaches {missing:?}");
+        }
+    }
+
+    /// Scores that tensor cores compute for a query, be they used or masked. `d` is a channel class.
+    fn score_slots(got: &Measured, d: u64, k: u64) -> f64 {
+        let flops = got.totals().tensor_flops as f64 / QUERIES as f64;
+        // Both tables, 8 rows at a time.
+        let tables = (2 * k.div_ceil(8) * 8 * 2 * d) as f64;
+        // A score, its share of the weighted sum, and a sum of weights that takes 8 columns.
+        (flops - tables) / (2 * d + 2 * d + 16) as f64
+    }
+
+    /// A 7×7 window has 49 keys; four queries side by side see 10 columns, and keys come 16 at a time.
+    #[test]
+    fn few_scores_are_computed_in_vain() {
+        for (d, k, most) in
+            [(32, 7, 112.0), (64, 7, 112.0), (128, 7, 112.0), (32, 13, 288.0), (64, 13, 288.0)]
+        {
+            let case = forward::<f16>(map(d), k);
+            let Some(got) = case.measure_in_test() else { return };
+            let slots = score_slots(&got, d as u64, k as u64);
+            assert!(slots <= most && slots >= (k * k) as f64, "{}: {slots} scores per query", case.name());
+        }
+    }
+
+    /// Turns of shared memory for 16 queries.
+    #[test]
+    fn shared_memory_is_asked_little() {
+        for (case, most) in [
+            (forward::<f16>(map(64), 7), 480.0),
+            (forward::<f16>(map(32), 7), 300.0),
+            (forward::<f16>(map(64), 13), 800.0),
+            (backward::<f16>(map(64), 7), 1550.0),
+        ] {
+            let Some(got) = case.measure_in_test() else { return };
+            let wavefronts = got.totals().wavefronts as f64 / PATCHES as f64;
+            assert!(wavefronts <= most, "{}: {wavefronts} wavefronts for 16 queries", case.name());
         }
     }
 }
