@@ -1,11 +1,11 @@
 //! What NVIDIA's assembler makes of an entry, and how often its instructions would run.
 
-use crate::listing::{instructions, mix, most_of_each};
+use crate::listing::{Statement, instructions, mix};
 use crate::tools::{NVDISASM, Tool, Toolchain, Writes};
 use crate::usage::Usage;
 use macula::kernel::Kernel;
 use ptx_emulator_driver::Launch;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The assembler and the disassembler, where this machine has them.
@@ -57,13 +57,18 @@ impl Tools {
 impl Code {
     /// How often each opcode would run, over the warps of some launches of the entry.
     pub fn mix(&self, launches: &[&Launch]) -> Option<BTreeMap<String, u64>> {
-        let mut executions = HashMap::<u32, u64>::new();
-        for launch in launches {
-            let lines = launch.report.lines.iter().map(|line| (line.line, line.counts.executions));
-            most_of_each(lines)
-                .into_iter()
-                .for_each(|(line, times)| *executions.entry(line).or_default() += times);
-        }
-        Some(mix(self.instructions.as_ref()?, &executions))
+        let lines = &launches.first()?.report.lines;
+        // All launches ran one text, so that their statements agree.
+        let executions = |at: usize| launches.iter().map(|l| l.report.lines[at].counts.executions).sum();
+        let statements: Vec<Statement<'_>> = lines
+            .iter()
+            .enumerate()
+            .map(|(at, line)| Statement {
+                line: line.line,
+                instruction: &line.instruction,
+                executions: executions(at),
+            })
+            .collect();
+        Some(mix(self.instructions.as_ref()?, &statements))
     }
 }

@@ -1,7 +1,7 @@
 //! The example `kernel_report`: what it reads and what it concludes.
 
 use super::kernel_report::Options;
-use super::kernel_report_listing::{instructions, mix, most_of_each};
+use super::kernel_report_listing::{Statement, instructions, mix};
 use super::kernel_report_model::{Floors, Load, Part};
 use super::words;
 
@@ -31,13 +31,18 @@ k:
     let code = instructions(listing);
     let expected = [(12, "LDG"), (12, "LDG"), (20, "HMMA"), (20, "EXIT")];
     assert_eq!(code, expected.map(|(line, opcode)| (line, opcode.to_owned())));
-    // Line 20 holds two statements, one of them behind a branch.
-    let executions = most_of_each([(12, 5), (20, 1), (20, 7)].into_iter());
-    let mix = mix(&code, &executions);
-    assert_eq!(
-        mix.into_iter().collect::<Vec<_>>(),
-        [("EXIT", 7), ("HMMA", 7), ("LDG", 10)].map(|(o, n)| (o.into(), n))
+    let statement = |line, instruction, executions| Statement { line, instruction, executions };
+    // Line 12 was copied, as its load says, and line 20 was not. It holds two statements, one of them behind a branch.
+    let mix = mix(
+        &code,
+        &[
+            statement(12, "@%p1 ld.global.nc.v4.u32 {%r1, %r2, %r3, %r4}, [%rd1]", 6),
+            statement(20, "bra $L__BB0_1", 1),
+            statement(20, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%f1}", 7),
+        ],
     );
+    let expected = [("EXIT", 7), ("HMMA", 7), ("LDG", 6)].map(|(opcode, times)| (opcode.to_owned(), times));
+    assert_eq!(mix.into_iter().collect::<Vec<_>>(), expected);
 }
 
 /// One second of each part of the machine at a time, and a little of everything else.
