@@ -3,7 +3,8 @@
 use crate::{map, random};
 use candle_core::{DType, Result, Tensor, Var};
 use macula_candle::{
-    ContentConfig, GaussianConfig, GsaConfig, GsaInputs, LocalConfig, Tables, content, gaussian, gsa, local,
+    Affine, AxialConfig, AxialInputs, BatchNorm, ContentConfig, GaussianConfig, GsaConfig, GsaInputs,
+    LocalConfig, Tables, axial, content, gaussian, gsa, local,
 };
 
 fn bits(t: &Tensor) -> Result<Vec<u32>> {
@@ -78,39 +79,60 @@ fn one_tensor_in_three_places() -> Result<()> {
     Ok(())
 }
 
-/// Seven inputs, of which any may be constants: the others get what they get when all are variables.
-#[test]
-fn any_of_the_inputs_may_be_constants() -> Result<()> {
-    let t = |seed, shape: &[usize]| random(seed, shape, -1.0, 1.0)?.to_dtype(DType::F32);
-    let maps = [5, 5, 3].map(|d| [1, 2, 3, 4, d]);
-    let (q, k, v) = (t(1, &maps[0])?, t(2, &maps[1])?, t(3, &maps[2])?);
-    let (columns, rows) = (t(4, &[1, 5, 5])?, t(5, &[2, 7, 5])?);
-    let (weight, bias) = (t(6, &[1, 3])?, t(7, &[1, 3])?);
-    let inputs = [q, k, v, columns, rows, weight, bias];
-    let norm = macula_candle::BatchNorm::Train;
-    let config = GsaConfig { norm, ..GsaConfig::default() };
+/// Whichever inputs are constants, the others get what they get when all are variables.
+fn constants(name: &str, inputs: &[Tensor], op: impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<()> {
     let run = |tracked: u32| -> Result<Vec<Option<Vec<u32>>>> {
         let vars = inputs.iter().map(Var::from_tensor).collect::<Result<Vec<_>>>()?;
         let tensor = |i: usize| match tracked >> i & 1 {
             1 => vars[i].as_tensor().clone(),
             _ => inputs[i].clone(),
         };
-        let t: Vec<Tensor> = (0..7).map(tensor).collect();
-        let affine = Some(macula_candle::Affine { weight: &t[5], bias: &t[6] });
-        let parameters = GsaInputs { columns: &t[3], rows: &t[4], affine, given: None };
-        let o = gsa(&t[0], &t[1], &t[2], parameters, &config)?.o;
-        let grads = o.sqr()?.sum_all()?.backward()?;
+        let tensors: Vec<Tensor> = (0..inputs.len()).map(tensor).collect();
+        let grads = op(&tensors)?.sqr()?.sum_all()?.backward()?;
         vars.iter().map(|v| grads.get(v).map(bits).transpose()).collect()
     };
-    let all = run(0b111_1111)?;
-    assert!(all.iter().all(Option::is_some));
-    for tracked in (0..7).map(|i| 1 << i).chain([0, 0b101_0101, 0b110_0000, 0b011_1110]) {
+    let all = run((1 << inputs.len()) - 1)?;
+    assert!(all.iter().all(Option::is_some), "{name}");
+    for tracked in 0..1 << inputs.len() {
         for (i, (got, want)) in run(tracked)?.iter().zip(&all).enumerate() {
             let want = if tracked >> i & 1 == 1 { want.as_ref() } else { None };
-            assert!(got.as_ref() == want, "input {i} of {tracked:b}");
+            assert!(got.as_ref() == want, "{name}: input {i} of {tracked:b}");
         }
     }
     Ok(())
+}
+
+#[test]
+fn any_of_the_inputs_may_be_constants() -> Result<()> {
+    let t = |seed, shape: &[usize]| random(seed, shape, -1.0, 1.0)?.to_dtype(DType::F32);
+    let (q, k) = (t(1, &[1, 2, 3, 4, 5])?, t(2, &[1, 2, 3, 4, 5])?);
+    let v = t(3, &[1, 2, 3, 4, 3])?;
+    let (columns, rows) = (t(4, &[1, 5, 5])?, t(5, &[2, 7, 5])?);
+    let (weight, bias) = (t(6, &[1, 3])?, t(7, &[1, 3])?);
+    let norm = BatchNorm::Train;
+
+    let inputs =
+        [q.clone(), k.clone(), v.clone(), columns.clone(), rows.clone(), weight.clone(), bias.clone()];
+    constants("gsa", &inputs, |t| {
+        let affine = Some(Affine { weight: &t[5], bias: &t[6] });
+        let parameters = GsaInputs { columns: &t[3], rows: &t[4], affine, given: None };
+        Ok(gsa(&t[0], &t[1], &t[2], parameters, &GsaConfig { norm, ..GsaConfig::default() })?.o)
+    })?;
+    let inputs = [q.clone(), v.clone(), columns, rows, weight, bias];
+    constants("axial", &inputs, |t| {
+        let affine = Some(Affine { weight: &t[4], bias: &t[5] });
+        let parameters = AxialInputs { columns: Some(&t[2]), rows: Some(&t[3]), affine, given: None };
+        Ok(axial(&t[0], &t[1], parameters, &AxialConfig { norm, ..AxialConfig::default() })?.o)
+    })?;
+    let inputs = [q.clone(), k.clone(), v.clone(), t(8, &[1, 3, 2])?, t(9, &[1, 3, 3])?];
+    constants("local", &inputs, |t| {
+        let config = LocalConfig { window: [3, 3], ..LocalConfig::default() };
+        local(&t[0], &t[1], &t[2], Some(Tables { rel_h: &t[3], rel_w: &t[4] }), &config)
+    })?;
+    let inputs = [q, k, v.clone()];
+    constants("content", &inputs, |t| content(&t[0], &t[1], &t[2], &ContentConfig::default()))?;
+    let inputs = [v, random(10, &[2], 0.5, 2.0)?.to_dtype(DType::F32)?];
+    constants("gaussian", &inputs, |t| gaussian(&t[0], &t[1], &GaussianConfig::default()))
 }
 
 /// A graph can be walked again, by several threads too.
