@@ -65,8 +65,18 @@ fn count(shape: [usize; 5]) -> usize {
     shape.iter().product()
 }
 
+/// Which passes a device has.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Passes {
+    Forward,
+    Both,
+}
+
+/// What a run returned, for comparing bits.
+pub type Bits = Vec<Vec<u8>>;
+
 /// Forward and backward on a device, each element against its bar.
-pub fn run<T: Element>(on: &dyn Device, case: &Case, form: Form) -> Result<(), String> {
+pub fn run<T: Element>(on: &dyn Device, case: &Case, form: Form, passes: Passes) -> Result<Bits, String> {
     let explain = |e: macula::Error| format!("{} {form:?}: {e}", case.name);
     let config = ContentConfig { form };
     let op = Content::new(config);
@@ -88,22 +98,33 @@ pub fn run<T: Element>(on: &dyn Device, case: &Case, form: Form) -> Result<(), S
     check(&name("max"), &truth.max, &max)?;
     check(&name("sum"), &truth.sum, &sum)?;
     check(&name("summary"), &truth.summary, &summary)?;
-    check(&name("o"), &truth.o, &output.o.to_vec().map_err(explain)?)?;
+    let o = output.o.to_vec().map_err(explain)?;
+    check(&name("o"), &truth.o, &o)?;
+    let mut bits: Bits = vec![bytemuck::cast_slice(&o).to_vec()];
+    bits.extend([&summary, &max, &sum].map(|x| bytemuck::cast_slice(x).to_vec()));
+    if passes == Passes::Forward {
+        return Ok(bits);
+    }
 
     // The backward pass is judged on what it was given: the summary of this device.
     let grads = op.backward(on, &tq, &tk, &tv, saved, &tg).map_err(explain)?;
     let [rsummary, rmax, rsum] = [&summary, &max, &sum].map(|x| numbers::<f32, Bar<T>>(x));
     let truth = reference::backward(&config, case.shape(), [&rq, &rk, &rv], [&rsummary, &rmax, &rsum], &rg);
-    check(&name("dq"), &truth.dq, &grads.dq.to_vec().map_err(explain)?)?;
-    check(&name("dk"), &truth.dk, &grads.dk.to_vec().map_err(explain)?)?;
-    check(&name("dv"), &truth.dv, &grads.dv.to_vec().map_err(explain)?)
+    for (tensor, want, got) in
+        [("dq", &truth.dq, &grads.dq), ("dk", &truth.dk, &grads.dk), ("dv", &truth.dv, &grads.dv)]
+    {
+        let got = got.to_vec().map_err(explain)?;
+        check(&name(tensor), want, &got)?;
+        bits.push(bytemuck::cast_slice(&got).to_vec());
+    }
+    Ok(bits)
 }
 
 /// Every case in every form.
 pub fn run_all<T: Element>(on: &dyn Device) {
     for case in CASES {
         for form in Form::ALL {
-            run::<T>(on, case, form).unwrap();
+            run::<T>(on, case, form, Passes::Both).unwrap();
         }
     }
 }

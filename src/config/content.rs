@@ -36,6 +36,15 @@ impl Form {
 
     /// ε of [`Form::Linear`].
     pub const EPSILON: f32 = 1e-6;
+
+    /// What a summary of so many keys is multiplied with while queries read it, and what divides by it too, so that it cannot
+    /// leave the range of 16 bits. The other forms divide by a sum before.
+    pub(crate) fn shrink(self, keys: usize) -> f32 {
+        match self {
+            Form::Linear(_) => 0.5f32.powi(keys.max(1).ilog2() as i32),
+            _ => 1.0,
+        }
+    }
 }
 
 impl Default for Form {

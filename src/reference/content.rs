@@ -124,12 +124,14 @@ pub fn forward<R: Num>(config: &ContentConfig, shape: Shape, q: &[R], k: &[R], v
             out.sum.push(sum);
         }
         let (summary, sum) = (&out.summary[bhi * d * e..], &out.sum[bhi * d..]);
+        let shrink = R::of(form.shrink(m).into());
         for i in 0..n {
             let w = query_weights(form, &q[(bhi * n + i) * d..][..d]);
             let z = normaliser(form, &w, sum);
             for ei in 0..e {
-                let terms = w.iter().enumerate().map(|(c, w)| w.stored() * summary[c * e + ei].stored());
-                out.o.push((R::sum(terms) / z).stored());
+                let shrunk = |c: usize| (summary[c * e + ei] * shrink).stored();
+                let terms = w.iter().enumerate().map(|(c, w)| w.stored() * shrunk(c));
+                out.o.push((R::sum(terms) / (z * shrink)).stored());
             }
         }
     }

@@ -1,7 +1,18 @@
 //! Launches and cost of `content`.
 
-use crate::config::content::ContentConfig;
-use crate::{Cost, DType, Error, Gpu, Layout, Plan, Result};
+mod params;
+mod tiling;
+
+use crate::config::content::{ContentConfig, FeatureMap, Form};
+use crate::plan::{Divisor, Ptr};
+use crate::{Cost, DType, Error, Gpu, Launch, Layout, Plan, Result};
+use params::{ContentFwdKvParams, ContentFwdMergeParams, ContentFwdQParams, Map, Positions, Saved, form_of};
+use tiling::{ByRows, Channels, Outer, round_up};
+
+/// Positions of a map, and (batch, head) pairs, stay below this.
+const EXTENT_MAX: usize = 1 << 30;
+/// Alignment of what lies in the workspace, in bytes.
+const ALIGN: usize = 256;
 
 /// A forward call: element type and layouts. Operands: 0 q, 1 k, 2 v, 3 o, 4 summary, 5 max, 6 sum.
 #[derive(Clone, Copy, Debug)]
@@ -41,18 +52,250 @@ pub struct BackwardProblem {
     pub dv: Option<Layout<5>>,
 }
 
-pub(super) fn forward(_config: &ContentConfig, _problem: &ForwardProblem, _gpu: &Gpu) -> Result<Plan> {
-    Err(Error::unsupported("content", "no CUDA kernels in this build"))
+/// Parts of a workspace, one behind the other.
+#[derive(Default)]
+struct Scratch {
+    bytes: usize,
+}
+
+impl Scratch {
+    fn floats(&mut self, count: usize) -> Ptr {
+        let at = self.bytes;
+        self.bytes = at.saturating_add(round_up(count.saturating_mul(size_of::<f32>()), ALIGN));
+        Ptr::workspace(at as u64)
+    }
+}
+
+/// What the launches of a call have in common.
+struct Sizes {
+    bh: usize,
+    heads: Divisor,
+    c: Channels,
+}
+
+impl Sizes {
+    fn of(q: &Layout<5>, v: &Layout<5>, dtype: DType) -> Self {
+        let [b, h, _, _, d] = q.shape;
+        Self { bh: b * h, heads: Divisor::new(h as u32), c: Channels::of(d, v.shape[4], dtype) }
+    }
+}
+
+pub(super) fn forward(config: &ContentConfig, problem: &ForwardProblem, gpu: &Gpu) -> Result<Plan> {
+    let p = problem;
+    let Sizes { bh, heads, c } = Sizes::of(&p.q, &p.v, p.dtype);
+    if bh == 0 || p.o.is_empty() && !p.saves {
+        return Ok(Plan::default());
+    }
+    check_extent(&p.q, "q")?;
+    check_extent(&p.k, "k")?;
+    check_channels(&[("q", &p.q), ("k", &p.k), ("v", &p.v), ("o", &p.o)])?;
+    let mut scratch = Scratch::default();
+    let saved = if p.saves {
+        Saved { summary: Ptr::operand(4), max: Ptr::operand(5), sum: Ptr::operand(6) }
+    } else {
+        let summary = scratch.floats(bh * c.d * c.e);
+        Saved { summary, max: scratch.floats(bh * c.d), sum: scratch.floats(bh * c.d) }
+    };
+    let mut launches = Vec::new();
+    if p.k.is_empty() {
+        launches.push(merge(bh, &c, saved, [Ptr::NULL; 2], 0, 0, Form::Linear(FeatureMap::Relu))?);
+    } else {
+        summarise(config, p, saved, &mut scratch, gpu, &mut launches)?;
+    }
+    if !p.o.is_empty() {
+        let n = p.q.shape[2] * p.q.shape[3];
+        let rows = ByRows::plan(&c, bh, n, c.pitch(c.dp), c.dp, gpu).ok_or_else(too_little_memory)?;
+        let params = ContentFwdQParams {
+            q: Map::of(0, &p.q, p.dtype),
+            o: Map::of(3, &p.o, p.dtype),
+            summary: saved.summary,
+            sum: saved.sum,
+            queries: Positions::of(&[&p.q, &p.o], rows.per_block),
+            heads,
+            units: Divisor::new(c.units(c.dp) as u32),
+            d: c.d as i32,
+            e: c.e as i32,
+            form: form_of(config.form),
+            stages: rows.stages as i32,
+            shrink: config.form.shrink(p.k.shape[2] * p.k.shape[3]),
+            tile_bytes: rows.tile_bytes as i32,
+        };
+        let kernel = match p.dtype {
+            DType::F32 => "content_fwd_q_f32",
+            DType::F16 => "content_fwd_q_f16",
+            DType::Bf16 => "content_fwd_q_bf16",
+        };
+        let blocks = grid(bh, n.div_ceil(rows.per_block))?;
+        launches.push(Launch::new(kernel, blocks, rows.shared_bytes as u32, &params));
+    }
+    Ok(Plan { launches, workspace_bytes: scratch.bytes })
+}
+
+/// The launches that make the summary of keys and values.
+fn summarise(
+    config: &ContentConfig,
+    p: &ForwardProblem,
+    saved: Saved,
+    scratch: &mut Scratch,
+    gpu: &Gpu,
+    launches: &mut Vec<Launch>,
+) -> Result<()> {
+    let Sizes { bh, heads, c } = Sizes::of(&p.q, &p.v, p.dtype);
+    let m = p.k.shape[2] * p.k.shape[3];
+    let inputs = [&p.q, &p.k, &p.v].iter().fold(0usize, |sum, t| sum.saturating_add(t.len()));
+    let input_bytes = inputs.saturating_mul(p.dtype.bytes());
+    let outer = Outer::plan(&c, bh, m, input_bytes, gpu).ok_or_else(too_little_memory)?;
+    let parts = if outer.splits > 1 {
+        let count = bh.saturating_mul(outer.splits);
+        [scratch.floats(count.saturating_mul(c.partial())), scratch.floats(count.saturating_mul(2 * c.d))]
+    } else {
+        [Ptr::NULL; 2]
+    };
+    let params = ContentFwdKvParams {
+        k: Map::of(1, &p.k, p.dtype),
+        v: Map::of(2, &p.v, p.dtype),
+        saved,
+        partials: parts[0],
+        stats: parts[1],
+        keys: Positions::of(&[&p.k, &p.v], outer.per_block),
+        heads,
+        units_per_position: Divisor::new((c.units(c.dp) + c.units(c.ep)) as u32),
+        positions_per_pass: outer.positions_per_pass as i32,
+        d: c.d as i32,
+        e: c.e as i32,
+        form: form_of(config.form),
+        slices: outer.slices as i32,
+        groups: outer.groups as i32,
+        tile: outer.tile as i32,
+        stages: outer.stages as i32,
+        stage_bytes: outer.stage_bytes as i32,
+        own_bytes: outer.own_bytes as i32,
+    };
+    let kernel = match (p.dtype, outer.is_wide) {
+        (DType::F32, false) => "content_fwd_kv_f32",
+        (DType::F32, true) => "content_fwd_kv_f32_wide",
+        (DType::F16, false) => "content_fwd_kv_f16",
+        (DType::F16, true) => "content_fwd_kv_f16_wide",
+        (DType::Bf16, false) => "content_fwd_kv_bf16",
+        (DType::Bf16, true) => "content_fwd_kv_bf16_wide",
+    };
+    let blocks = grid(bh, outer.splits)?;
+    launches.push(Launch::new(kernel, blocks, outer.shared_bytes as u32, &params));
+    if outer.splits > 1 {
+        launches.push(merge(bh, &c, saved, parts, outer.splits, m, config.form)?);
+    }
+    Ok(())
+}
+
+/// Bytes of `MergeSmem` in `content_fwd_merge.cu`: a float4 and a float per thread, a float per warp.
+const MERGE_SHARED: u32 = 256 * 20 + 8 * 4;
+
+fn merge(
+    bh: usize,
+    c: &Channels,
+    saved: Saved,
+    [partials, stats]: [Ptr; 2],
+    splits: usize,
+    positions: usize,
+    form: Form,
+) -> Result<Launch> {
+    let params = ContentFwdMergeParams {
+        saved,
+        partials,
+        stats,
+        channels: Divisor::new(c.d as u32),
+        e: c.e as i32,
+        form: form_of(form),
+        splits: splits as i32,
+        positions: positions as i32,
+        lanes_log2: c.e.div_ceil(4).next_power_of_two().ilog2() as i32,
+    };
+    Ok(Launch::new("content_fwd_merge_f32", grid(bh, c.d)?, MERGE_SHARED, &params))
 }
 
 pub(super) fn backward(_config: &ContentConfig, _problem: &BackwardProblem, _gpu: &Gpu) -> Result<Plan> {
-    Err(Error::unsupported("content", "no CUDA kernels in this build"))
+    Err(Error::unsupported("content", "no CUDA kernels for the backward pass in this build"))
 }
 
-pub(super) fn forward_cost(_config: &ContentConfig, _problem: &ForwardProblem) -> Cost {
-    Cost::default()
+/// Kernels count positions, blocks and (batch, head) pairs in 32 bits.
+fn check_extent(t: &Layout<5>, arg: &str) -> Result<()> {
+    let [b, h, y, x, _] = t.shape;
+    if b.saturating_mul(h) >= EXTENT_MAX || y.saturating_mul(x) >= EXTENT_MAX {
+        let what = format!("2^30 positions or (batch, head) pairs and more, got `{arg}` of {:?}", t.shape);
+        return Err(Error::unsupported("content", what));
+    }
+    Ok(())
 }
 
-pub(super) fn backward_cost(_config: &ContentConfig, _problem: &BackwardProblem) -> Cost {
-    Cost::default()
+/// Kernels read neighbouring channels together.
+fn check_channels(tensors: &[(&str, &Layout<5>)]) -> Result<()> {
+    for (arg, layout) in tensors {
+        if layout.shape[4] > 1 && layout.strides[4] != 1 {
+            let what = format!("`{arg}` with {} elements from channel to channel; only 1", layout.strides[4]);
+            return Err(Error::unsupported("content", what));
+        }
+    }
+    Ok(())
+}
+
+fn grid(bh: usize, blocks: usize) -> Result<u32> {
+    let blocks = bh.saturating_mul(blocks);
+    u32::try_from(blocks)
+        .ok()
+        .filter(|&blocks| blocks <= i32::MAX as u32)
+        .ok_or_else(|| Error::unsupported("content", format!("{blocks} blocks, more than a grid holds")))
+}
+
+fn too_little_memory() -> Error {
+    Error::unsupported("content", "GPUs with less shared memory per block than 99 KiB")
+}
+
+pub(super) fn forward_cost(config: &ContentConfig, problem: &ForwardProblem) -> Cost {
+    let work = Work::of(&problem.q, &problem.k, &problem.v, problem.dtype);
+    Cost {
+        flops: 2 * (work.n + work.m) * work.d * work.e,
+        min_bytes: work.tensor_bytes + if problem.saves { work.saved_bytes } else { 0 },
+        exps: work.exps(config.form),
+    }
+}
+
+pub(super) fn backward_cost(config: &ContentConfig, problem: &BackwardProblem) -> Cost {
+    let work = Work::of(&problem.q, &problem.k, &problem.v, problem.dtype);
+    let wanted = |grad: &Option<Layout<5>>, channels: u64| if grad.is_some() { channels } else { 0 };
+    let grads = work.n * wanted(&problem.dq, work.d)
+        + work.m * (wanted(&problem.dk, work.d) + wanted(&problem.dv, work.e));
+    Cost {
+        flops: 4 * (work.n + work.m) * work.d * work.e,
+        min_bytes: work.tensor_bytes + work.saved_bytes + grads * problem.dtype.bytes() as u64,
+        exps: work.exps(config.form),
+    }
+}
+
+/// What the mathematics needs.
+struct Work {
+    /// Queries and keys of all (batch, head) pairs.
+    n: u64,
+    m: u64,
+    d: u64,
+    e: u64,
+    /// q, k, v and o, or its gradient.
+    tensor_bytes: u64,
+    saved_bytes: u64,
+}
+
+impl Work {
+    fn of(q: &Layout<5>, k: &Layout<5>, v: &Layout<5>, dtype: DType) -> Self {
+        let pixels = |t: &Layout<5>| t.shape[..4].iter().map(|&n| n as u64).product::<u64>();
+        let (n, m, d, e) = (pixels(q), pixels(k), q.shape[4] as u64, v.shape[4] as u64);
+        let bh = (q.shape[0] * q.shape[1]) as u64;
+        Self { n, m, d, e, tensor_bytes: (n + m) * (d + e) * dtype.bytes() as u64, saved_bytes: 4 * bh * d * (e + 2) }
+    }
+
+    fn exps(&self, form: Form) -> u64 {
+        match form {
+            Form::Softmax { norm_queries: false } => self.m * self.d,
+            Form::Softmax { norm_queries: true } | Form::Linear(FeatureMap::EluPlusOne) => (self.n + self.m) * self.d,
+            Form::DotProduct | Form::Linear(FeatureMap::Relu) => 0,
+        }
+    }
 }

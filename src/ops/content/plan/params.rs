@@ -1,0 +1,153 @@
+//! The parameter structs of `kernels/content*`: same fields, same order.
+
+use crate::config::content::{FeatureMap, Form};
+use crate::plan::{Divisor, Params, Ptr};
+use crate::{DType, Layout};
+use bytemuck::{Pod, Zeroable};
+
+/// Bytes of the widest access; see `prim/base.cuh`.
+pub(super) const UNIT: usize = 16;
+
+/// A tensor `[b, h, y, x, channels]`, channels contiguous; strides in elements.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Map {
+    pub data: Ptr,
+    pub strides: [i64; 4],
+    pub is_wide: i64,
+}
+
+impl Map {
+    pub fn of(operand: u8, layout: &Layout<5>, dtype: DType) -> Self {
+        let strides = [0, 1, 2, 3].map(|i| stride(layout, i));
+        let unit = UNIT / dtype.bytes();
+        let is_wide =
+            layout.shape[4].is_multiple_of(unit) && strides.iter().all(|s| s % unit as i64 == 0);
+        Self { data: Ptr::operand(operand), strides, is_wide: is_wide.into() }
+    }
+}
+
+/// Strides of dimensions of size 1 are never walked, and must not spoil the alignment of the others.
+fn stride(layout: &Layout<5>, i: usize) -> i64 {
+    if layout.shape[i] == 1 { 0 } else { layout.strides[i] as i64 }
+}
+
+/// The positions of a map, and how blocks share them; see `content.cuh`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Positions {
+    pub count: i32,
+    pub per_block: i32,
+    pub columns: Divisor,
+    pub blocks: Divisor,
+}
+
+impl Positions {
+    /// Positions of the maps of `tensors`, which have one shape, `per_block` to a block.
+    pub fn of(tensors: &[&Layout<5>], per_block: usize) -> Self {
+        let [_, _, y, x, _] = tensors[0].shape;
+        let follows = |t: &&Layout<5>| y == 1 || t.strides[2] == (x as isize).wrapping_mul(t.strides[3]);
+        let is_one_row = x > 1 && tensors.iter().all(follows);
+        let columns = if is_one_row { y * x } else { x };
+        Self {
+            count: (y * x) as i32,
+            per_block: per_block as i32,
+            columns: Divisor::new(columns as u32),
+            blocks: Divisor::new((y * x).div_ceil(per_block) as u32),
+        }
+    }
+}
+
+/// `Form` of `content.cuh`.
+pub(super) fn form_of(form: Form) -> i32 {
+    match form {
+        Form::Softmax { norm_queries: false } => 0,
+        Form::Softmax { norm_queries: true } => 1,
+        Form::DotProduct => 2,
+        Form::Linear(FeatureMap::EluPlusOne) => 3,
+        Form::Linear(FeatureMap::Relu) => 4,
+    }
+}
+
+/// Summary, maximum and sum; see `content.cuh`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Saved {
+    pub summary: Ptr,
+    pub max: Ptr,
+    pub sum: Ptr,
+}
+
+/// Mirrors `ContentFwdKvParams` in `kernels/content_fwd_kv.cu`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct ContentFwdKvParams {
+    pub k: Map,
+    pub v: Map,
+    pub saved: Saved,
+    pub partials: Ptr,
+    pub stats: Ptr,
+    pub keys: Positions,
+    pub heads: Divisor,
+    pub units_per_position: Divisor,
+    pub positions_per_pass: i32,
+    pub d: i32,
+    pub e: i32,
+    pub form: i32,
+    pub slices: i32,
+    pub groups: i32,
+    pub tile: i32,
+    pub stages: i32,
+    pub stage_bytes: i32,
+    pub own_bytes: i32,
+}
+const _: () = assert!(size_of::<ContentFwdKvParams>() == 232, "change kernels/content_fwd_kv.cu together with this");
+
+impl Params for ContentFwdKvParams {
+    const POINTERS: &'static [usize] = &[0, 48, 96, 104, 112, 120, 128];
+}
+
+/// Mirrors `ContentFwdMergeParams` in `kernels/content_fwd_merge.cu`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct ContentFwdMergeParams {
+    pub saved: Saved,
+    pub partials: Ptr,
+    pub stats: Ptr,
+    pub channels: Divisor,
+    pub e: i32,
+    pub form: i32,
+    pub splits: i32,
+    pub positions: i32,
+    pub lanes_log2: i32,
+}
+const _: () =
+    assert!(size_of::<ContentFwdMergeParams>() == 72, "change kernels/content_fwd_merge.cu together with this");
+
+impl Params for ContentFwdMergeParams {
+    const POINTERS: &'static [usize] = &[0, 8, 16, 24, 32];
+}
+
+/// Mirrors `ContentFwdQParams` in `kernels/content_fwd_q.cu`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct ContentFwdQParams {
+    pub q: Map,
+    pub o: Map,
+    pub summary: Ptr,
+    pub sum: Ptr,
+    pub queries: Positions,
+    pub heads: Divisor,
+    pub units: Divisor,
+    pub d: i32,
+    pub e: i32,
+    pub form: i32,
+    pub stages: i32,
+    pub shrink: f32,
+    pub tile_bytes: i32,
+}
+const _: () = assert!(size_of::<ContentFwdQParams>() == 192, "change kernels/content_fwd_q.cu together with this");
+
+impl Params for ContentFwdQParams {
+    const POINTERS: &'static [usize] = &[0, 48, 96, 104];
+}
