@@ -49,6 +49,13 @@ constexpr float kEpsilon = 1e-6f;     // of the linear forms' normaliser
 
 // ---- Geometry -----------------------------------------------------------------------------------------------------
 
+// The block, read anew at every call, so that no register holds across a loop what depends on it.
+__device__ __forceinline__ int fresh_block() {
+  int block;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(block));
+  return block;
+}
+
 // Which part of the positions a block has.
 struct Part {
   int64_t bh;
@@ -57,9 +64,10 @@ struct Part {
 };
 __device__ __forceinline__ Part part_of_block(Positions const& positions, prim::Divisor const& heads) {
   Part part;
-  int const bh = positions.blocks.quotient(blockIdx.x);
+  int const block = fresh_block();
+  int const bh = positions.blocks.quotient(block);
   part.bh = bh;
-  part.index = positions.blocks.remainder(blockIdx.x, bh);
+  part.index = positions.blocks.remainder(block, bh);
   part.bi = heads.quotient(bh);
   part.hi = heads.remainder(bh, part.bi);
   part.first = part.index * positions.per_block;
@@ -106,9 +114,11 @@ template <class T> constexpr int kColumnBlock = sizeof(T) == sizeof(float) ? 32 
 
 __device__ __forceinline__ float exp_approx(float x) { return prim::exp2_approx(x * prim::kLog2E); }
 
-// The feature maps of the linear forms.
+// The feature maps of the linear forms; without branches, for they stand in unrolled loops.
 __device__ __forceinline__ float feature(int form, float x) {
-  return form == kRelu ? fmaxf(x, 0.f) : x > 0.f ? x + 1.f : exp_approx(x);
+  bool const is_elu = form == kEluPlusOne;
+  float const below = is_elu ? exp_approx(x) : 0.f;
+  return x > 0.f ? x + (is_elu ? 1.f : 0.f) : below;
 }
 
 // ---- The finished summary -----------------------------------------------------------------------------------------

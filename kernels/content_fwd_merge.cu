@@ -46,7 +46,7 @@ __device__ __forceinline__ void merge(ContentFwdMergeParams const& p) {
   float const* const tops = p.stats + first * 2 * d + ci;
 
   // ---- The largest key --------------------------------------------------------------------------------------------
-  float top = kLowest;
+  float top = is_softmax(p.form) ? kLowest : 0.f;
   for (int split = threadIdx.x; split < p.splits; split += kMergeThreads) {
     top = fmaxf(top, __ldg(tops + int64_t(split) * 2 * d));
   }

@@ -3,7 +3,7 @@
 // Work      one block per run of positions of a (batch, head); its warps take 16 (f32: 8) positions at a time, each on its own
 // Reads     q once; the summary once per block
 // Writes    o once
-// Shared    the summary in T, and per warp one to three tiles of q and a slice of o; at most <entry>_smem_bytes
+// Shared    the summary in T, and per warp one to three tiles of q; at most <entry>_smem_bytes
 // Numerics  softmax over channels, normaliser and sums f32; with 16-bit elements the summary (times a power of two in the
 //           linear forms, so that it stays in range) and the weights are rounded to T
 // Mirrors   src/reference/content.rs::forward, launched by src/ops/content/plan.rs::forward
@@ -28,7 +28,7 @@ namespace content {
 
 template <class T>
 __device__ __forceinline__ void fwd_q(ContentFwdQParams const& p) {
-  using R = Rows<T>;
+  using R = Rows<T, kSlice>;
   auto* const smem = prim::shared_memory<unsigned char>();
   uint32_t const s_bytes = prim::shared_address(smem);
 
@@ -41,8 +41,7 @@ __device__ __forceinline__ void fwd_q(ContentFwdQParams const& p) {
   Matrix<T> const matrix{s_bytes, Matrix<T>::pitch_of(ep)};
   int const sums_at = dp * matrix.pitch;
   float* const sums = reinterpret_cast<float*>(smem + sums_at);
-  int const own_at = sums_at + dp * int(sizeof(float)) + warp * (p.stages * p.tile_bytes + R::kOutBytes);
-  uint32_t const s_out = s_bytes + own_at + p.stages * p.tile_bytes;
+  int const own_at = sums_at + dp * int(sizeof(float)) + warp * p.stages * p.tile_bytes;
   int const pitch = pitch_of<T>(dp);
 
   // ---- Load: first tiles, the summary ---------------------------------------------------------------------------------
@@ -82,15 +81,22 @@ __device__ __forceinline__ void fwd_q(ContentFwdQParams const& p) {
     }
     __syncwarp();    // sync: the tile landed for all lanes of its warp
     uint32_t const s_rows = s_bytes + own_at + stage * p.tile_bytes;
-    float inverse[R::kHalves];
-    bool const weighs = p.form == kSoftmaxBoth || is_linear(p.form);
-    if (weighs) {
+    float of_lane[R::kOfLane];   // what multiplies this lane's rows
 #pragma unroll
-      for (int half = 0; half < R::kHalves; ++half) {
-        uint32_t const s_row = s_rows + (lane % 8 + 8 * half) * pitch;
+    for (int i = 0; i < R::kOfLane; ++i) {
+      of_lane[i] = 1.f;
+    }
+    if (p.form == kSoftmaxBoth || is_linear(p.form)) {
+#pragma unroll
+      for (int rows = 0; rows < R::kCount; rows += 8) {
+        uint32_t const s_row = s_rows + (rows + lane % 8) * pitch;
         QueryScale const scale = query_scale<T>(s_row, p.d, p.form, sums, kEpsilon * p.shrink);
-        weigh_queries<T>(s_row, p.d, p.form, scale);
-        inverse[half] = scale.inverse;
+        weigh_queries<T>(s_row, p.d, p.form, scale, 1.f);
+#pragma unroll
+        for (int i = 0; i < R::kOfLane; ++i) {
+          float const of_row = __shfl_sync(prim::kAllLanes, scale.inverse, R::row(i) % 8);
+          of_lane[i] = R::row(i) / 8 * 8 == rows ? of_row : of_lane[i];
+        }
       }
       __syncwarp();  // sync: weights written before other lanes read them
     }
@@ -100,9 +106,12 @@ __device__ __forceinline__ void fwd_q(ContentFwdQParams const& p) {
       sum.start();
       sum.template multiply<false>(s_rows, pitch, dp, matrix, column, columns);
       if (is_linear(p.form)) {
-        sum.scale(inverse);
+#pragma unroll
+        for (int i = 0; i < R::kOfLane; ++i) {
+          sum.scale(i, of_lane[i]);
+        }
       }
-      sum.store(s_out, o, o_channels, column, columns, first, end);
+      sum.store(o, o_channels, column, columns, first, end);
     }
     __syncwarp();    // sync: the tile read by all lanes before the next copy overwrites it
     stage = stage + 1 == p.stages ? 0 : stage + 1;

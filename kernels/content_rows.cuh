@@ -27,7 +27,7 @@ struct Matrix {
   __device__ __forceinline__ void fill(float const* from, int d, int e, int dp, int ep, float by) const {
     prim::Channels const channels = prim::channels_of<float>(from, e, e);
     int const lane = threadIdx.x % prim::kWarp;
-    for (int ci = prim::warp_of_block(); ci < dp; ci += kRowWarps) {
+    for (int ci = prim::warp_of_block(); ci < dp; ci += int(blockDim.x) / prim::kWarp) {
       for (int i = lane; i < ep / prim::kUnit<T>; i += prim::kWarp) {
         uint4 u = make_uint4(0, 0, 0, 0);
         int const column = i * prim::kUnit<T>;
@@ -112,12 +112,13 @@ struct QueryScale {
 template <class T>
 __device__ __forceinline__ QueryScale query_scale(uint32_t s_row, int d, int form, float const* s_sums, float epsilon) {
   constexpr int kPart = prim::kWarp / 8;   // lanes of a row
-  int const first = threadIdx.x % prim::kWarp / 8;
+  int const first = prim::fresh_lane() / 8;
   int const units = prim::ceil_div(d, prim::kUnit<T>);
   float x[prim::kUnit<T>];
   QueryScale scale{0.f, 1.f};
   if (form == kSoftmaxBoth) {
     scale.top = kLowest;
+#pragma unroll 1
     for (int unit = first; unit < units; unit += kPart) {
       unpack_unit<T>(x, prim::load_shared_unit(s_row + unit * prim::kUnitBytes));
 #pragma unroll
@@ -128,6 +129,7 @@ __device__ __forceinline__ QueryScale query_scale(uint32_t s_row, int d, int for
     scale.top = row_max(scale.top);
   }
   float sum = 0.f;
+#pragma unroll 1
   for (int unit = first; unit < units; unit += kPart) {
     unpack_unit<T>(x, prim::load_shared_unit(s_row + unit * prim::kUnitBytes));
 #pragma unroll
@@ -145,41 +147,64 @@ __device__ __forceinline__ QueryScale query_scale(uint32_t s_row, int d, int for
   return scale;
 }
 
+// Without branches, for it stands in unrolled loops; `top` is 0 for the linear forms.
 __device__ __forceinline__ float query_weight(int form, float q, QueryScale scale) {
-  return form == kSoftmaxBoth ? exp_approx(q - scale.top) * scale.inverse : feature(form, q);
+  float const e = exp_approx(q - scale.top);
+  float const above = q + (form == kEluPlusOne ? 1.f : 0.f);
+  float const below = form == kEluPlusOne ? e : 0.f;
+  return form == kSoftmaxBoth ? e * scale.inverse : q > 0.f ? above : below;
 }
 
-// Makes weights of this lane's row of queries, in place.
+// Makes weights of this lane's row of queries, times `by`, in place.
 template <class T>
-__device__ __forceinline__ void weigh_queries(uint32_t s_row, int d, int form, QueryScale scale) {
+__device__ __forceinline__ void weigh_queries(uint32_t s_row, int d, int form, QueryScale scale, float by) {
   constexpr int kPart = prim::kWarp / 8;
-  for (int unit = threadIdx.x % prim::kWarp / 8; unit < prim::ceil_div(d, prim::kUnit<T>); unit += kPart) {
+#pragma unroll 1
+  for (int unit = prim::fresh_lane() / 8; unit < prim::ceil_div(d, prim::kUnit<T>); unit += kPart) {
     float x[prim::kUnit<T>];
     uint32_t const at = s_row + unit * prim::kUnitBytes;
     unpack_unit<T>(x, prim::load_shared_unit(at));
 #pragma unroll
     for (int i = 0; i < prim::kUnit<T>; ++i) {
-      x[i] = unit * prim::kUnit<T> + i < d ? query_weight(form, x[i], scale) : 0.f;
+      x[i] = unit * prim::kUnit<T> + i < d ? query_weight(form, x[i], scale) * by : 0.f;
     }
     prim::store_shared_unit(at, pack_unit<T>(x));
   }
 }
 
 // ---- 16-bit elements: tensor cores --------------------------------------------------------------------------------
-// Lane 4·g + t has rows g and g + 8; of each block of 8 columns 2t and 2t + 1.
+// 16 rows. Lane 4·g + t has rows g and g + 8; of each block of 8 columns 2t and 2t + 1.
 
-template <class T>
+// Four words of each lane of a quad, transposed: word i of lane t becomes word t of lane i.
+__device__ __forceinline__ void transpose_quad(uint32_t (&w)[4]) {
+  int const t = prim::fresh_lane() % 4;
+#pragma unroll
+  for (int i = 0; i < 4; i += 2) {
+    uint32_t const got = __shfl_xor_sync(prim::kAllLanes, t % 2 == 0 ? w[i + 1] : w[i], 1);
+    (t % 2 == 0 ? w[i + 1] : w[i]) = got;
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    uint32_t const got = __shfl_xor_sync(prim::kAllLanes, t < 2 ? w[i + 2] : w[i], 2);
+    (t < 2 ? w[i + 2] : w[i]) = got;
+  }
+}
+
+template <class T, int kColumns>
 struct Rows {
   static constexpr int kCount = 16;
-  static constexpr int kHalves = 2;              // rows of this lane when lanes l, l + 8, … have rows l and l + 8
-  static constexpr int kOutPitch = kSlice * int(sizeof(T)) + prim::kUnitBytes;
-  static constexpr int kOutBytes = kCount * kOutPitch;   // of a warp's own, for results on their way out
+  static constexpr int kOfLane = 2;
+  static constexpr int kTiles = kColumns / prim::kMmaN;
 
-  float c[kSlice / prim::kMmaN][4];
+  float c[kTiles][4];
+
+  static __device__ __forceinline__ int row(int i) { return prim::fresh_lane() / 4 + 8 * i; }
+  static __device__ __forceinline__ bool is_first_of_row() { return prim::fresh_lane() % 4 == 0; }
+  static __device__ __forceinline__ float sum_of_row(float x) { return prim::quad_sum(x); }
 
   __device__ __forceinline__ void start() {
 #pragma unroll
-    for (int j = 0; j < kSlice / prim::kMmaN; ++j) {
+    for (int j = 0; j < kTiles; ++j) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         c[j][i] = 0.f;
@@ -197,12 +222,12 @@ struct Rows {
                              : matrix.bytes + lane % 16 * matrix.pitch + (column + lane / 16 * 8) * int(sizeof(T));
     int const step = kTransposed ? kBlock * int(sizeof(T)) : kBlock * matrix.pitch;
     int const across = kTransposed ? kBlock * matrix.pitch : kBlock * int(sizeof(T));
-#pragma unroll 2
+#pragma unroll 1
     for (int i = 0; i < depth / kBlock; ++i) {
       uint32_t a[4];
       prim::load_matrices(a, s_a + i * kBlock * int(sizeof(T)));
 #pragma unroll
-      for (int j = 0; j < kSlice / kBlock; ++j) {
+      for (int j = 0; j < kColumns / kBlock; ++j) {
         if (j * kBlock < columns) {
           uint32_t b[4];
           if constexpr (kTransposed) {
@@ -217,95 +242,119 @@ struct Rows {
     }
   }
 
-  // Multiplies every row by its own number: of_row[half] is that of row l + 8·half in lanes l, l + 8, …
-  __device__ __forceinline__ void scale(float const (&of_row)[kHalves]) {
-    int const g = threadIdx.x % prim::kWarp / 4;
-    float const low = __shfl_sync(prim::kAllLanes, of_row[0], g);
-    float const high = __shfl_sync(prim::kAllLanes, of_row[1], g);
+  // Calls f(column, value of rows at `s_rows`, result) for every result of this lane's row i.
+  template <class F>
+  __device__ __forceinline__ void each(int i, uint32_t s_rows, int pitch, int columns, F f) {
+    int const first = prim::fresh_lane() % 4 * 2;
 #pragma unroll
-    for (int j = 0; j < kSlice / prim::kMmaN; ++j) {
-      c[j][0] *= low;
-      c[j][1] *= low;
-      c[j][2] *= high;
-      c[j][3] *= high;
+    for (int j = 0; j < kTiles; ++j) {
+      if (j * prim::kMmaN < columns) {
+        int const column = j * prim::kMmaN + first;
+        uint32_t pair;
+        asm volatile("ld.shared.u32 %0, [%1];" : "=r"(pair) : "r"(s_rows + row(i) * pitch + column * int(sizeof(T))) : "memory");
+        float2 const x = prim::Pair<T>::unpack(pair);
+        f(column, x.x, c[j][2 * i]);
+        f(column + 1, x.y, c[j][2 * i + 1]);
+      }
     }
   }
 
-  // Writes columns `column` … of positions first … end of a tensor; through shared memory, for whole units.
-  __device__ __forceinline__ void store(uint32_t s_out, Plane<T> const& plane, prim::Channels channels, int column, int columns,
-                                        int first, int end) const {
-    int const lane = prim::fresh_lane();
-    __syncwarp();   // sync: results of the slice before read by all lanes before they are overwritten
+  __device__ __forceinline__ void scale(int i, float by) {
 #pragma unroll
-    for (int j = 0; j < kSlice / prim::kMmaN; ++j) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        uint32_t const at = s_out + (lane / 4 + 8 * half) * kOutPitch + (j * prim::kMmaN + lane % 4 * 2) * int(sizeof(T));
-        uint32_t const pair = prim::Pair<T>::pack(c[j][2 * half], c[j][2 * half + 1]);
-        asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(pair) : "memory");
-      }
+    for (int j = 0; j < kTiles; ++j) {
+      c[j][2 * i] *= by;
+      c[j][2 * i + 1] *= by;
     }
-    __syncwarp();   // sync: results written before other lanes read them
-    constexpr int kUnits = kSlice / prim::kUnit<T>;
+  }
+
+  // Writes columns `column` … of positions first … end of a tensor, whole units at a time.
+  __device__ __forceinline__ void store(Plane<T> const& plane, prim::Channels channels, int column, int, int first, int end) const {
+    int const own = column + prim::fresh_lane() % 4 * prim::kUnit<T>;
 #pragma unroll
-    for (int i = 0; i < kCount * kUnits / prim::kWarp; ++i) {
-      int const row = lane / kUnits + i * (prim::kWarp / kUnits);
-      int const channel = column + lane % kUnits * prim::kUnit<T>;
-      if (first + row < end && channel < channels.count) {
-        uint4 const u = prim::load_shared_unit(s_out + row * kOutPitch + lane % kUnits * prim::kUnitBytes);
-        prim::store_unit(plane.pixel(first + row), channel, channels, u);
+    for (int i = 0; i < kOfLane; ++i) {
+      int const ni = first + row(i);
+#pragma unroll
+      for (int j = 0; j < kTiles; j += 4) {
+        uint32_t word[4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          word[k] = prim::Pair<T>::pack(c[j + k][2 * i], c[j + k][2 * i + 1]);
+        }
+        transpose_quad(word);
+        int const channel = own + j * prim::kMmaN;
+        if (ni < end && channel < channels.count) {
+          prim::store_unit(plane.pixel(ni), channel, channels, make_uint4(word[0], word[1], word[2], word[3]));
+        }
       }
     }
   }
 };
 
 // ---- f32: FMA units -----------------------------------------------------------------------------------------------
-// Lane 8·r + l has rows 2r and 2r + 1; of each 32 columns 4l … 4l + 3.
+// 8 rows of 64 columns, or 16 of 32. Lane 8·r + l has neighbouring rows from r · kOfLane on; of each 32 columns 4l … 4l + 3.
 
-template <>
-struct Rows<float> {
-  static constexpr int kCount = 8;
-  static constexpr int kHalves = 1;
-  static constexpr int kOutBytes = 0;
+template <int kColumns>
+struct Rows<float, kColumns> {
+  static constexpr int kOfLane = 2 * kSlice / kColumns;
+  static constexpr int kCount = 4 * kOfLane;
   static constexpr int kHalf = kSlice / 2;
+  static constexpr int kHalves = kColumns / kHalf;
 
-  float4 c[2][2];   // [row][half of the slice]
+  float4 c[kOfLane][kHalves];
+
+  static __device__ __forceinline__ int row(int i) { return prim::fresh_lane() / 8 * kOfLane + i; }
+  static __device__ __forceinline__ bool is_first_of_row() { return prim::fresh_lane() % 8 == 0; }
+  static __device__ __forceinline__ float sum_of_row(float x) {
+    x = prim::quad_sum(x);
+    return x + __shfl_xor_sync(prim::kAllLanes, x, 4);
+  }
 
   __device__ __forceinline__ void start() {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      c[i][0] = c[i][1] = make_float4(0.f, 0.f, 0.f, 0.f);
+    for (int i = 0; i < kOfLane; ++i) {
+#pragma unroll
+      for (int half = 0; half < kHalves; ++half) {
+        c[i][half] = make_float4(0.f, 0.f, 0.f, 0.f);
+      }
     }
+  }
+
+  static __device__ __forceinline__ float dot(float4 a, float4 b, float x) {
+    return fmaf(a.x, b.x, fmaf(a.y, b.y, fmaf(a.z, b.z, fmaf(a.w, b.w, x))));
   }
 
   template <bool kTransposed>
   __device__ __forceinline__ void multiply(uint32_t s_rows, int pitch, int depth, Matrix<float> const& matrix, int column,
                                            int columns) {
-    int const lane = prim::fresh_lane();
-    int const l = lane % 8;
-    uint32_t const s_a = s_rows + lane / 8 * 2 * pitch;
+    int const l = prim::fresh_lane() % 8;
+    uint32_t const s_a = s_rows + row(0) * pitch;
 #pragma unroll 1
     for (int k = 0; k < depth; k += prim::kQuad) {
-      float4 const a0 = quad_at(s_a + k * int(sizeof(float)));
-      float4 const a1 = quad_at(s_a + pitch + k * int(sizeof(float)));
-      float const w[2][prim::kQuad] = {{a0.x, a0.y, a0.z, a0.w}, {a1.x, a1.y, a1.z, a1.w}};
+      float4 a[kOfLane];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
+      for (int i = 0; i < kOfLane; ++i) {
+        a[i] = quad_at(s_a + i * pitch + k * int(sizeof(float)));
+      }
+#pragma unroll
+      for (int half = 0; half < kHalves; ++half) {
+        int const first = column + half * kHalf + l * prim::kQuad;
         if (half * kHalf < columns) {
-          int const first = column + half * kHalf + l * prim::kQuad;
+          float4 b[prim::kQuad];
 #pragma unroll
           for (int i = 0; i < prim::kQuad; ++i) {
-            if constexpr (kTransposed) {
-              float4 const b = quad_at(matrix.unit(first + i, k / prim::kQuad));
+            b[i] = kTransposed ? quad_at(matrix.unit(first + i, k / prim::kQuad))
+                               : quad_at(matrix.unit(k + i, first / prim::kQuad));
+          }
 #pragma unroll
-              for (int row = 0; row < 2; ++row) {
-                float& x = i == 0 ? c[row][half].x : i == 1 ? c[row][half].y : i == 2 ? c[row][half].z : c[row][half].w;
-                x = fmaf(w[row][0], b.x, fmaf(w[row][1], b.y, fmaf(w[row][2], b.z, fmaf(w[row][3], b.w, x))));
-              }
+          for (int i = 0; i < kOfLane; ++i) {
+            float4& x = c[i][half];
+            if constexpr (kTransposed) {
+              x = make_float4(dot(a[i], b[0], x.x), dot(a[i], b[1], x.y), dot(a[i], b[2], x.z), dot(a[i], b[3], x.w));
             } else {
-              float4 const b = quad_at(matrix.unit(k + i, first / prim::kQuad));
-              multiply_add(c[0][half], w[0][i], b);
-              multiply_add(c[1][half], w[1][i], b);
+              multiply_add(x, a[i].x, b[0]);
+              multiply_add(x, a[i].y, b[1]);
+              multiply_add(x, a[i].z, b[2]);
+              multiply_add(x, a[i].w, b[3]);
             }
           }
         }
@@ -313,30 +362,39 @@ struct Rows<float> {
     }
   }
 
-  __device__ __forceinline__ void scale(float const (&of_row)[kHalves]) {
-    int const r = threadIdx.x % prim::kWarp / 8;
+  template <class F>
+  __device__ __forceinline__ void each(int i, uint32_t s_rows, int pitch, int columns, F f) {
 #pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      float const by = __shfl_sync(prim::kAllLanes, of_row[0], 2 * r + row);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float4& x = c[row][half];
-        x = make_float4(x.x * by, x.y * by, x.z * by, x.w * by);
+    for (int half = 0; half < kHalves; ++half) {
+      int const column = half * kHalf + prim::fresh_lane() % 8 * prim::kQuad;
+      if (column < columns) {
+        float4 const x = quad_at(s_rows + row(i) * pitch + column * int(sizeof(float)));
+        f(column, x.x, c[i][half].x);
+        f(column + 1, x.y, c[i][half].y);
+        f(column + 2, x.z, c[i][half].z);
+        f(column + 3, x.w, c[i][half].w);
       }
     }
   }
 
-  __device__ __forceinline__ void store(uint32_t, Plane<float> const& plane, prim::Channels channels, int column, int columns,
-                                        int first, int end) const {
-    int const lane = prim::fresh_lane();
+  __device__ __forceinline__ void scale(int i, float by) {
 #pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      int const ni = first + lane / 8 * 2 + row;
+    for (int half = 0; half < kHalves; ++half) {
+      float4& x = c[i][half];
+      x = make_float4(x.x * by, x.y * by, x.z * by, x.w * by);
+    }
+  }
+
+  __device__ __forceinline__ void store(Plane<float> const& plane, prim::Channels channels, int column, int columns, int first,
+                                        int end) const {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        int const channel = column + half * kHalf + lane % 8 * prim::kQuad;
+    for (int i = 0; i < kOfLane; ++i) {
+      int const ni = first + row(i);
+#pragma unroll
+      for (int half = 0; half < kHalves; ++half) {
+        int const channel = column + half * kHalf + prim::fresh_lane() % 8 * prim::kQuad;
         if (ni < end && half * kHalf < columns && channel < channels.count) {
-          prim::store_quad(plane.pixel(ni), channel, channels, c[row][half]);
+          prim::store_quad(plane.pixel(ni), channel, channels, c[i][half]);
         }
       }
     }

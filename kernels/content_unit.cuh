@@ -129,6 +129,20 @@ struct Unit {
     }
   }
 
+  __device__ __forceinline__ void multiply(uint32_t const (&a)[4], Step const& step) {
+    int const lane = prim::fresh_lane();
+    uint32_t const s_row = step.s_values + lane % 16 * step.value_pitch + lane / 16 * prim::kUnitBytes;
+#pragma unroll
+    for (int j = 0; j < kSlice / kBlock; ++j) {
+      if (j * kBlock < step.columns) {
+        uint32_t b[4];
+        prim::load_matrices_transposed(b, s_row + j * kBlock * int(sizeof(T)));
+        prim::mma<T>(c[2 * j], a, b[0], b[1]);
+        prim::mma<T>(c[2 * j + 1], a, b[2], b[3]);
+      }
+    }
+  }
+
   __device__ __forceinline__ void add(Step const& step, int form, uint32_t s_own) {
     if (terms == prim::kMmaTermsMax) {
       keep(s_own + prim::fresh_lane() * prim::kUnitBytes);
@@ -172,16 +186,24 @@ struct Unit {
       }
       prim::mma<T>(total, a, prim::Pair<T>::kOnes, prim::Pair<T>::kOnes);
     }
-    uint32_t const s_row = step.s_values + lane % 16 * step.value_pitch + lane / 16 * prim::kUnitBytes;
-#pragma unroll
-    for (int j = 0; j < kSlice / kBlock; ++j) {
-      if (j * kBlock < step.columns) {
-        uint32_t b[4];
-        prim::load_matrices_transposed(b, s_row + j * kBlock * int(sizeof(T)));
-        prim::mma<T>(c[2 * j], a, b[0], b[1]);
-        prim::mma<T>(c[2 * j + 1], a, b[2], b[3]);
-      }
+    multiply(a, step);
+  }
+
+  // The same for weights that are ready, without a softmax; totals sum weight times `extra` of the position, unless null.
+  __device__ __forceinline__ void add_ready(Step const& step, float const* extra, uint32_t s_own) {
+    if (terms == prim::kMmaTermsMax) {
+      keep(s_own + prim::fresh_lane() * prim::kUnitBytes);
     }
+    terms += kBlock;
+    int const lane = prim::fresh_lane();
+    uint32_t a[4];
+    prim::load_matrices_transposed(
+        a, step.s_keys + (lane % 8 + lane / 16 * 8) * step.key_pitch + lane / 8 % 2 * prim::kUnitBytes);
+    if (extra != nullptr) {
+      float const* const of_lane = extra + 2 * (lane % 4);
+      prim::mma<T>(total, a, prim::Pair<T>::pack(of_lane[0], of_lane[1]), prim::Pair<T>::pack(of_lane[8], of_lane[9]));
+    }
+    multiply(a, step);
   }
 
   // Before shared memory is used anew.
@@ -273,6 +295,26 @@ struct Unit<float> {
     }
   }
 
+  // `s_weight`: of this lane's channels at position 0.
+  __device__ __forceinline__ void multiply(uint32_t s_weight, int pitch, Step const& step) {
+    int const l = prim::fresh_lane() % 8;
+#pragma unroll 4
+    for (int j = 0; j < kBlock; ++j) {
+      float4 const weight = quad_at(s_weight + j * pitch);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        if (half * kHalf < step.columns) {
+          float4 const v =
+              quad_at(step.s_values + j * step.value_pitch + (half * kHalf + l * prim::kQuad) * int(sizeof(float)));
+          multiply_add(c[0][half], weight.x, v);
+          multiply_add(c[1][half], weight.y, v);
+          multiply_add(c[2][half], weight.z, v);
+          multiply_add(c[3][half], weight.w, v);
+        }
+      }
+    }
+  }
+
   __device__ __forceinline__ void add(Step const& step, int form, uint32_t s_scratch) {
     int const lane = prim::fresh_lane();
     int const l = lane % 8;
@@ -311,22 +353,26 @@ struct Unit<float> {
                make_float4(w[half][0], w[half][1], w[half][2], w[half][3]));
     }
     __syncwarp();   // sync: the weights of all positions written before other lanes read them
-#pragma unroll 4
-    for (int j = 0; j < kBlock; ++j) {
-      float4 const weight = quad_at(s_scratch + j * kWeightPitch + r * prim::kUnitBytes);
+    multiply(s_scratch + r * prim::kUnitBytes, kWeightPitch, step);
+    __syncwarp();   // sync: the weights read before the next step overwrites them
+  }
+
+  __device__ __forceinline__ void add_ready(Step const& step, float const* extra, uint32_t) {
+    int const lane = prim::fresh_lane();
+    int const l = lane % 8;
+    uint32_t const s_weight = step.s_keys + lane / 8 * prim::kUnitBytes;
+    if (extra != nullptr) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        if (half * kHalf < step.columns) {
-          float4 const v =
-              quad_at(step.s_values + j * step.value_pitch + (half * kHalf + l * prim::kQuad) * int(sizeof(float)));
-          multiply_add(c[0][half], weight.x, v);
-          multiply_add(c[1][half], weight.y, v);
-          multiply_add(c[2][half], weight.z, v);
-          multiply_add(c[3][half], weight.w, v);
-        }
+        float4 const weight = quad_at(s_weight + (l + 8 * half) * step.key_pitch);
+        float const of_position = extra[l + 8 * half];
+        total[0] = fmaf(weight.x, of_position, total[0]);
+        total[1] = fmaf(weight.y, of_position, total[1]);
+        total[2] = fmaf(weight.z, of_position, total[2]);
+        total[3] = fmaf(weight.w, of_position, total[3]);
       }
     }
-    __syncwarp();   // sync: the weights read before the next step overwrites them
+    multiply(s_weight, step.key_pitch, step);
   }
 
   __device__ __forceinline__ void end(uint32_t) {}

@@ -83,6 +83,17 @@ fn local_on_cuda() {
     }
 }
 
+/// Every case, likewise; of the non-local ones the dot product.
+#[test]
+fn content_on_cuda() {
+    let on = &devices()[0];
+    for (beginning, count) in [("content_attn__", 10), ("nonlocal_core__", 1)] {
+        for fixture in fixtures(beginning, count) {
+            run(on, &fixture).unwrap();
+        }
+    }
+}
+
 /// In f64 the reference is right to far more digits than the rule of the fixtures asks for. Results that the file holds
 /// in f32 are as good as that.
 #[test]

@@ -1,7 +1,7 @@
 //! Reference of [`content`](crate::content): the summary of keys and values, then queries times summary.
 //!
-//! Read as [`Bar`](super::Bar) it mirrors what kernels/content_fwd.cu and kernels/content_bwd.cu round to the element type
-//! to feed it to tensor cores: weights of keys and queries, the summary, and its gradient.
+//! Read as [`Bar`](super::Bar) it mirrors what kernels/content_*.cu round to the element type to feed it to tensor cores:
+//! weights of keys and queries, the summary and its gradient, what goes through the normaliser of the linear forms.
 
 use super::Num;
 use crate::config::content::{ContentConfig, FeatureMap, Form};
@@ -155,58 +155,65 @@ pub fn backward<R: Num>(
             (&summary[bhi * d * e..][..d * e], &max[bhi * d..][..d], &sum[bhi * d..][..d]);
         let mut dc_terms = vec![Vec::with_capacity(n); d * e];
         let mut dsum_terms = vec![Vec::new(); d];
+        // As the forward pass reads the summary; results are multiplied with it where it does not cancel.
+        let shrink = R::of(form.shrink(m).into());
         for i in 0..n {
             let qi = &q[i * d..][..d];
             let w = query_weights(form, qi);
-            let z = normaliser(form, &w, sum);
-            let gi: Vec<R> = g[i * e..][..e].iter().map(|&g| (g / z).stored()).collect();
-            let dot = |ei: usize| R::sum((0..d).map(|c| w[c].stored() * summary[c * e + ei].stored()));
-            // Σ_e g o / z: the part of the gradient that goes through the normaliser.
+            let z = normaliser(form, &w, sum) * shrink;
+            let gi = &g[i * e..][..e];
+            let direct: Vec<R> = (0..d)
+                .map(|c| R::sum((0..e).map(|ei| gi[ei] * (summary[c * e + ei] * shrink).stored())))
+                .collect();
+            // Linear forms: o · g, which goes through the normaliser.
             let through = match form {
-                Form::Linear(_) => R::sum((0..e).map(|ei| gi[ei] * (dot(ei) / z))),
+                Form::Linear(_) => R::sum(w.iter().zip(&direct).map(|(w, &direct)| w.stored() * direct)) / z,
                 _ => R::of(0.0),
             };
             for c in 0..d {
+                let share = if let Form::Linear(_) = form { w[c] / z } else { w[c] }.stored();
                 for ei in 0..e {
-                    dc_terms[c * e + ei].push(w[c].stored() * gi[ei]);
+                    dc_terms[c * e + ei].push(share * gi[ei]);
                 }
-                dsum_terms[c].push(R::of(0.0) - w[c] * through);
+                dsum_terms[c].push(R::of(0.0) - share * through.stored());
             }
-            let dw: Vec<R> = (0..d)
-                .map(|c| {
-                    let direct = R::sum((0..e).map(|ei| gi[ei] * summary[c * e + ei].stored()));
-                    direct - sum[c] * through
-                })
-                .collect();
-            let mean = R::sum(w.iter().zip(&dw).map(|(&w, &dw)| w * dw));
+            let mean = R::sum(w.iter().zip(&direct).map(|(&w, &direct)| w * direct));
             grads.dq.extend((0..d).map(|c| {
                 match form {
-                    Form::Softmax { norm_queries: true } => w[c] * (dw[c] - mean),
-                    Form::Softmax { norm_queries: false } | Form::DotProduct => dw[c],
-                    Form::Linear(map) => dw[c] * slope(map, qi[c]),
+                    Form::Softmax { norm_queries: true } => w[c] * (direct[c] - mean),
+                    Form::Softmax { norm_queries: false } | Form::DotProduct => direct[c],
+                    Form::Linear(map) => (direct[c] - sum[c] * shrink * through) * (slope(map, qi[c]) / z),
                 }
                 .stored()
             }));
         }
-        let dc: Vec<R> = dc_terms.into_iter().map(R::sum).collect();
-        let dsum: Vec<R> = dsum_terms.into_iter().map(R::sum).collect();
-        let weight = |j: usize, c: usize| key_weight(form, k[j * d + c], max[c]) / divisor(form, sum[c]);
+        let dsum: Vec<R> = dsum_terms.into_iter().map(|terms| R::sum(terms) * shrink).collect();
+        // Divided as the summary was, so that weights of keys need not be.
+        let dc: Vec<R> = dc_terms
+            .into_iter()
+            .enumerate()
+            .map(|(i, terms)| match form {
+                Form::Linear(_) => R::sum(terms) * shrink,
+                _ => R::sum(terms) / sum[i / e],
+            })
+            .collect();
         for j in 0..m {
             for c in 0..d {
-                let (w, vj) = (weight(j, c), &v[j * e..][..e]);
+                let vj = &v[j * e..][..e];
                 let direct = R::sum(vj.iter().enumerate().map(|(ei, &v)| v * dc[c * e + ei].stored()));
                 let dk = match form {
                     Form::Softmax { .. } => {
                         let mean = R::sum((0..e).map(|ei| summary[c * e + ei] * dc[c * e + ei]));
-                        w * (direct - mean)
+                        key_weight(form, k[j * d + c], max[c]) * (direct - mean)
                     }
-                    Form::DotProduct => direct / sum[c],
+                    Form::DotProduct => direct,
                     Form::Linear(map) => (direct + dsum[c]) * slope(map, k[j * d + c]),
                 };
                 grads.dk.push(dk.stored());
             }
             for ei in 0..e {
-                let terms = (0..d).map(|c| weight(j, c).stored() * dc[c * e + ei].stored());
+                let weight = |c: usize| key_weight(form, k[j * d + c], max[c]).stored();
+                let terms = (0..d).map(|c| weight(c) * dc[c * e + ei].stored());
                 grads.dv.push(R::sum(terms).stored());
             }
         }

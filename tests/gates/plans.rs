@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use macula::config::gaussian::{GaussianConfig, Kernel, Norm};
+use macula::content::{self, Content, ContentConfig, Form};
 use macula::gaussian::{BackwardProblem, ForwardProblem, Gaussian};
 use macula::local::{self, Border, Local, LocalConfig, Relative};
 use macula::{DType, Gpu, Plan, kernel};
@@ -30,6 +31,7 @@ fn plans() -> Vec<(String, macula::Result<Plan>)> {
                 let at = format!("{dtype:?} {shape:?} on {gpu:?}");
                 gaussian(&mut plans, shape, dtype, &gpu, &at);
                 local(&mut plans, shape, dtype, &gpu, &at);
+                content(&mut plans, shape, dtype, &gpu, &at);
             }
         }
     }
@@ -75,6 +77,25 @@ fn local(
             plans.push((format!("local forward {config:?} {at}"), op.plan_fwd(&forward, gpu)));
             let backward = local::BackwardProblem::contiguous(&config, shape, e, true, dtype);
             plans.push((format!("local backward {config:?} {at}"), op.plan_bwd(&backward, gpu)));
+        }
+    }
+}
+
+fn content(
+    plans: &mut Vec<(String, macula::Result<Plan>)>,
+    shape: [usize; 5],
+    dtype: DType,
+    gpu: &Gpu,
+    at: &str,
+) {
+    for form in Form::ALL {
+        for e in [1, 40, 128] {
+            let op = Content::new(ContentConfig { form });
+            let keys = [shape[2], shape[3]];
+            let forward = content::ForwardProblem::contiguous(shape, keys, e, dtype);
+            plans.push((format!("content forward {form:?} e {e} {at}"), op.plan_fwd(&forward, gpu)));
+            let backward = content::BackwardProblem::contiguous(shape, keys, e, dtype);
+            plans.push((format!("content backward {form:?} e {e} {at}"), op.plan_bwd(&backward, gpu)));
         }
     }
 }

@@ -6,7 +6,10 @@ mod tiling;
 use crate::config::content::{ContentConfig, FeatureMap, Form};
 use crate::plan::{Divisor, Ptr};
 use crate::{Cost, DType, Error, Gpu, Launch, Layout, Plan, Result};
-use params::{ContentFwdKvParams, ContentFwdMergeParams, ContentFwdQParams, Map, Positions, Saved, form_of};
+use params::{
+    ContentBwdKvParams, ContentBwdMergeParams, ContentBwdQParams, ContentFwdKvParams, ContentFwdMergeParams,
+    ContentFwdQParams, Map, Positions, Saved, Tiling, form_of,
+};
 use tiling::{ByRows, Channels, Outer, round_up};
 
 /// Positions of a map, and (batch, head) pairs, stay below this.
@@ -144,7 +147,7 @@ fn summarise(
     let m = p.k.shape[2] * p.k.shape[3];
     let inputs = [&p.q, &p.k, &p.v].iter().fold(0usize, |sum, t| sum.saturating_add(t.len()));
     let input_bytes = inputs.saturating_mul(p.dtype.bytes());
-    let outer = Outer::plan(&c, bh, m, input_bytes, gpu).ok_or_else(too_little_memory)?;
+    let outer = Outer::forward(&c, bh, m, input_bytes, gpu).ok_or_else(too_little_memory)?;
     let parts = if outer.splits > 1 {
         let count = bh.saturating_mul(outer.splits);
         [scratch.floats(count.saturating_mul(c.partial())), scratch.floats(count.saturating_mul(2 * c.d))]
@@ -159,17 +162,10 @@ fn summarise(
         stats: parts[1],
         keys: Positions::of(&[&p.k, &p.v], outer.per_block),
         heads,
-        units_per_position: Divisor::new((c.units(c.dp) + c.units(c.ep)) as u32),
-        positions_per_pass: outer.positions_per_pass as i32,
         d: c.d as i32,
         e: c.e as i32,
         form: form_of(config.form),
-        slices: outer.slices as i32,
-        groups: outer.groups as i32,
-        tile: outer.tile as i32,
-        stages: outer.stages as i32,
-        stage_bytes: outer.stage_bytes as i32,
-        own_bytes: outer.own_bytes as i32,
+        tiling: tiling_of(&c, &outer),
     };
     let kernel = match (p.dtype, outer.is_wide) {
         (DType::F32, false) => "content_fwd_kv_f32",
@@ -187,8 +183,28 @@ fn summarise(
     Ok(())
 }
 
+fn tiling_of(c: &Channels, outer: &Outer) -> Tiling {
+    Tiling {
+        units_per_position: Divisor::new((c.units(c.dp) + c.units(c.ep)) as u32),
+        positions_per_pass: outer.positions_per_pass as i32,
+        slices: outer.slices as i32,
+        groups: outer.groups as i32,
+        tile: outer.tile as i32,
+        stages: outer.stages as i32,
+        stage_bytes: outer.stage_bytes as i32,
+        own_bytes: outer.own_bytes as i32,
+    }
+}
+
+/// Threads along the e channels of a merge, as a power of two.
+fn merge_lanes_log2(e: usize) -> i32 {
+    e.div_ceil(4).next_power_of_two().ilog2() as i32
+}
+
 /// Bytes of `MergeSmem` in `content_fwd_merge.cu`: a float4 and a float per thread, a float per warp.
 const MERGE_SHARED: u32 = 256 * 20 + 8 * 4;
+/// Of that in `content_bwd_merge.cu`, without the latter.
+const BWD_MERGE_SHARED: u32 = 256 * 20;
 
 fn merge(
     bh: usize,
@@ -208,13 +224,137 @@ fn merge(
         form: form_of(form),
         splits: splits as i32,
         positions: positions as i32,
-        lanes_log2: c.e.div_ceil(4).next_power_of_two().ilog2() as i32,
+        lanes_log2: merge_lanes_log2(c.e),
     };
     Ok(Launch::new("content_fwd_merge_f32", grid(bh, c.d)?, MERGE_SHARED, &params))
 }
 
-pub(super) fn backward(_config: &ContentConfig, _problem: &BackwardProblem, _gpu: &Gpu) -> Result<Plan> {
-    Err(Error::unsupported("content", "no CUDA kernels for the backward pass in this build"))
+pub(super) fn backward(config: &ContentConfig, problem: &BackwardProblem, gpu: &Gpu) -> Result<Plan> {
+    let p = problem;
+    let Sizes { bh, heads, c } = Sizes::of(&p.q, &p.v, p.dtype);
+    let has_queries = !p.q.is_empty();
+    // What is not there has no gradient, and what nobody wants needs none.
+    let wants_keys = (p.dk.is_some() || p.dv.is_some()) && !p.k.is_empty();
+    let wants_queries = p.dq.is_some() && has_queries;
+    if bh == 0 || !wants_keys && !wants_queries {
+        return Ok(Plan::default());
+    }
+    check_extent(&p.q, "q")?;
+    check_extent(&p.k, "k")?;
+    check_channels(&[("q", &p.q), ("k", &p.k), ("v", &p.v), ("d_o", &p.d_o)])?;
+    let grads = [("dq", &p.dq), ("dk", &p.dk), ("dv", &p.dv)];
+    let grads: Vec<_> =
+        grads.iter().filter_map(|(arg, grad)| grad.as_ref().map(|grad| (*arg, grad))).collect();
+    check_channels(&grads)?;
+    let (summary, max, sum) = (Ptr::operand(3), Ptr::operand(4), Ptr::operand(5));
+    let shrink = config.form.shrink(p.k.shape[2] * p.k.shape[3]);
+    let mut scratch = Scratch::default();
+    let mut launches = Vec::new();
+    let (mut splits, mut partials, mut totals) = (0, Ptr::NULL, Ptr::NULL);
+    if has_queries {
+        let n = p.q.shape[2] * p.q.shape[3];
+        let inputs = [&p.q, &p.k, &p.v, &p.d_o].iter().fold(0usize, |sum, t| sum.saturating_add(t.len()));
+        let input_bytes = inputs.saturating_mul(p.dtype.bytes());
+        let outer = Outer::backward(&c, bh, n, input_bytes, gpu).ok_or_else(too_little_memory)?;
+        splits = outer.splits;
+        if wants_keys {
+            let count = bh.saturating_mul(splits);
+            partials = scratch.floats(count.saturating_mul(c.partial()));
+            totals = scratch.floats(count.saturating_mul(c.d));
+        }
+        let params = ContentBwdQParams {
+            q: Map::of(0, &p.q, p.dtype),
+            d_o: Map::of(6, &p.d_o, p.dtype),
+            dq: p.dq.as_ref().map_or(Map::NONE, |dq| Map::of(7, dq, p.dtype)),
+            summary,
+            sum,
+            partials,
+            totals,
+            queries: positions_of(&[Some(&p.q), Some(&p.d_o), p.dq.as_ref()], outer.per_block),
+            heads,
+            d: c.d as i32,
+            e: c.e as i32,
+            form: form_of(config.form),
+            shrink,
+            tiling: tiling_of(&c, &outer),
+            matrix_bytes: outer.matrix_bytes as i32,
+            numbers_at: outer.numbers_at as i32,
+            patches_log2: outer.patches_log2() as i32,
+        };
+        let kernel = match (p.dtype, outer.is_wide) {
+            (DType::F32, false) => "content_bwd_q_f32",
+            (DType::F32, true) => "content_bwd_q_f32_wide",
+            (DType::F16, false) => "content_bwd_q_f16",
+            (DType::F16, true) => "content_bwd_q_f16_wide",
+            (DType::Bf16, false) => "content_bwd_q_bf16",
+            (DType::Bf16, true) => "content_bwd_q_bf16_wide",
+        };
+        launches.push(Launch::new(kernel, grid(bh, splits)?, outer.shared_bytes as u32, &params));
+    }
+    if wants_keys {
+        let (dc, shift) = (scratch.floats(bh * c.d * c.e), scratch.floats(bh * c.d));
+        let params = ContentBwdMergeParams {
+            partials,
+            totals,
+            summary,
+            sum,
+            dc,
+            shift,
+            channels: Divisor::new(c.d as u32),
+            e: c.e as i32,
+            form: form_of(config.form),
+            splits: splits as i32,
+            shrink,
+            lanes_log2: merge_lanes_log2(c.e),
+        };
+        launches.push(Launch::new("content_bwd_merge_f32", grid(bh, c.d)?, BWD_MERGE_SHARED, &params));
+        launches.push(key_side(config, p, [dc, shift, max], gpu)?);
+    }
+    Ok(Plan { launches, workspace_bytes: scratch.bytes })
+}
+
+/// The launch that makes dk and dv.
+fn key_side(
+    config: &ContentConfig,
+    p: &BackwardProblem,
+    [dc, shift, max]: [Ptr; 3],
+    gpu: &Gpu,
+) -> Result<Launch> {
+    let Sizes { bh, heads, c } = Sizes::of(&p.q, &p.v, p.dtype);
+    let m = p.k.shape[2] * p.k.shape[3];
+    let position_bytes = c.pitch(c.dp) + c.pitch(c.ep);
+    let rows = ByRows::plan(&c, bh, m, position_bytes, 2 * c.dp, gpu).ok_or_else(too_little_memory)?;
+    let params = ContentBwdKvParams {
+        k: Map::of(1, &p.k, p.dtype),
+        v: Map::of(2, &p.v, p.dtype),
+        dk: p.dk.as_ref().map_or(Map::NONE, |dk| Map::of(8, dk, p.dtype)),
+        dv: p.dv.as_ref().map_or(Map::NONE, |dv| Map::of(9, dv, p.dtype)),
+        dc,
+        shift,
+        max,
+        keys: positions_of(&[Some(&p.k), Some(&p.v), p.dk.as_ref(), p.dv.as_ref()], rows.per_block),
+        heads,
+        k_units: Divisor::new(c.units(c.dp) as u32),
+        v_units: Divisor::new(c.units(c.ep) as u32),
+        d: c.d as i32,
+        e: c.e as i32,
+        form: form_of(config.form),
+        stages: rows.stages as i32,
+        tile_bytes: rows.tile_bytes as i32,
+        own_bytes: (rows.stages * rows.tile_bytes) as i32,
+        warps: rows.warps as i32,
+    };
+    let kernel = match p.dtype {
+        DType::F32 => "content_bwd_kv_f32",
+        DType::F16 => "content_bwd_kv_f16",
+        DType::Bf16 => "content_bwd_kv_bf16",
+    };
+    Ok(Launch::new(kernel, grid(bh, m.div_ceil(rows.per_block))?, rows.shared_bytes as u32, &params))
+}
+
+fn positions_of(tensors: &[Option<&Layout<5>>], per_block: usize) -> Positions {
+    let present: Vec<&Layout<5>> = tensors.iter().copied().flatten().collect();
+    Positions::of(&present, per_block)
 }
 
 /// Kernels count positions, blocks and (batch, head) pairs in 32 bits.
@@ -288,13 +428,22 @@ impl Work {
         let pixels = |t: &Layout<5>| t.shape[..4].iter().map(|&n| n as u64).product::<u64>();
         let (n, m, d, e) = (pixels(q), pixels(k), q.shape[4] as u64, v.shape[4] as u64);
         let bh = (q.shape[0] * q.shape[1]) as u64;
-        Self { n, m, d, e, tensor_bytes: (n + m) * (d + e) * dtype.bytes() as u64, saved_bytes: 4 * bh * d * (e + 2) }
+        Self {
+            n,
+            m,
+            d,
+            e,
+            tensor_bytes: (n + m) * (d + e) * dtype.bytes() as u64,
+            saved_bytes: 4 * bh * d * (e + 2),
+        }
     }
 
     fn exps(&self, form: Form) -> u64 {
         match form {
             Form::Softmax { norm_queries: false } => self.m * self.d,
-            Form::Softmax { norm_queries: true } | Form::Linear(FeatureMap::EluPlusOne) => (self.n + self.m) * self.d,
+            Form::Softmax { norm_queries: true } | Form::Linear(FeatureMap::EluPlusOne) => {
+                (self.n + self.m) * self.d
+            }
             Form::DotProduct | Form::Linear(FeatureMap::Relu) => 0,
         }
     }

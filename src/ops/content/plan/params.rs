@@ -18,11 +18,13 @@ pub(super) struct Map {
 }
 
 impl Map {
+    /// No tensor.
+    pub const NONE: Map = Map { data: Ptr::NULL, strides: [0; 4], is_wide: 0 };
+
     pub fn of(operand: u8, layout: &Layout<5>, dtype: DType) -> Self {
         let strides = [0, 1, 2, 3].map(|i| stride(layout, i));
         let unit = UNIT / dtype.bytes();
-        let is_wide =
-            layout.shape[4].is_multiple_of(unit) && strides.iter().all(|s| s % unit as i64 == 0);
+        let is_wide = layout.shape[4].is_multiple_of(unit) && strides.iter().all(|s| s % unit as i64 == 0);
         Self { data: Ptr::operand(operand), strides, is_wide: is_wide.into() }
     }
 }
@@ -78,6 +80,20 @@ pub(super) struct Saved {
     pub sum: Ptr,
 }
 
+/// How the positions of a block are cut into tiles; see `content_tile.cuh`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Tiling {
+    pub units_per_position: Divisor,
+    pub positions_per_pass: i32,
+    pub slices: i32,
+    pub groups: i32,
+    pub tile: i32,
+    pub stages: i32,
+    pub stage_bytes: i32,
+    pub own_bytes: i32,
+}
+
 /// Mirrors `ContentFwdKvParams` in `kernels/content_fwd_kv.cu`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -89,19 +105,13 @@ pub(super) struct ContentFwdKvParams {
     pub stats: Ptr,
     pub keys: Positions,
     pub heads: Divisor,
-    pub units_per_position: Divisor,
-    pub positions_per_pass: i32,
     pub d: i32,
     pub e: i32,
     pub form: i32,
-    pub slices: i32,
-    pub groups: i32,
-    pub tile: i32,
-    pub stages: i32,
-    pub stage_bytes: i32,
-    pub own_bytes: i32,
+    pub tiling: Tiling,
 }
-const _: () = assert!(size_of::<ContentFwdKvParams>() == 232, "change kernels/content_fwd_kv.cu together with this");
+const _: () =
+    assert!(size_of::<ContentFwdKvParams>() == 232, "change kernels/content_fwd_kv.cu together with this");
 
 impl Params for ContentFwdKvParams {
     const POINTERS: &'static [usize] = &[0, 48, 96, 104, 112, 120, 128];
@@ -121,8 +131,10 @@ pub(super) struct ContentFwdMergeParams {
     pub positions: i32,
     pub lanes_log2: i32,
 }
-const _: () =
-    assert!(size_of::<ContentFwdMergeParams>() == 72, "change kernels/content_fwd_merge.cu together with this");
+const _: () = assert!(
+    size_of::<ContentFwdMergeParams>() == 72,
+    "change kernels/content_fwd_merge.cu together with this"
+);
 
 impl Params for ContentFwdMergeParams {
     const POINTERS: &'static [usize] = &[0, 8, 16, 24, 32];
@@ -146,8 +158,94 @@ pub(super) struct ContentFwdQParams {
     pub shrink: f32,
     pub tile_bytes: i32,
 }
-const _: () = assert!(size_of::<ContentFwdQParams>() == 192, "change kernels/content_fwd_q.cu together with this");
+const _: () =
+    assert!(size_of::<ContentFwdQParams>() == 192, "change kernels/content_fwd_q.cu together with this");
 
 impl Params for ContentFwdQParams {
     const POINTERS: &'static [usize] = &[0, 48, 96, 104];
+}
+
+/// Mirrors `ContentBwdQParams` in `kernels/content_bwd_q.cu`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct ContentBwdQParams {
+    pub q: Map,
+    pub d_o: Map,
+    pub dq: Map,
+    pub summary: Ptr,
+    pub sum: Ptr,
+    pub partials: Ptr,
+    pub totals: Ptr,
+    pub queries: Positions,
+    pub heads: Divisor,
+    pub d: i32,
+    pub e: i32,
+    pub form: i32,
+    pub shrink: f32,
+    pub tiling: Tiling,
+    pub matrix_bytes: i32,
+    pub numbers_at: i32,
+    pub patches_log2: i32,
+}
+const _: () =
+    assert!(size_of::<ContentBwdQParams>() == 288, "change kernels/content_bwd_q.cu together with this");
+
+impl Params for ContentBwdQParams {
+    const POINTERS: &'static [usize] = &[0, 48, 96, 144, 152, 160, 168];
+}
+
+/// Mirrors `ContentBwdMergeParams` in `kernels/content_bwd_merge.cu`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct ContentBwdMergeParams {
+    pub partials: Ptr,
+    pub totals: Ptr,
+    pub summary: Ptr,
+    pub sum: Ptr,
+    pub dc: Ptr,
+    pub shift: Ptr,
+    pub channels: Divisor,
+    pub e: i32,
+    pub form: i32,
+    pub splits: i32,
+    pub shrink: f32,
+    pub lanes_log2: i32,
+}
+const _: () = assert!(
+    size_of::<ContentBwdMergeParams>() == 80,
+    "change kernels/content_bwd_merge.cu together with this"
+);
+
+impl Params for ContentBwdMergeParams {
+    const POINTERS: &'static [usize] = &[0, 8, 16, 24, 32, 40];
+}
+
+/// Mirrors `ContentBwdKvParams` in `kernels/content_bwd_kv.cu`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct ContentBwdKvParams {
+    pub k: Map,
+    pub v: Map,
+    pub dk: Map,
+    pub dv: Map,
+    pub dc: Ptr,
+    pub shift: Ptr,
+    pub max: Ptr,
+    pub keys: Positions,
+    pub heads: Divisor,
+    pub k_units: Divisor,
+    pub v_units: Divisor,
+    pub d: i32,
+    pub e: i32,
+    pub form: i32,
+    pub stages: i32,
+    pub tile_bytes: i32,
+    pub own_bytes: i32,
+    pub warps: i32,
+}
+const _: () =
+    assert!(size_of::<ContentBwdKvParams>() == 312, "change kernels/content_bwd_kv.cu together with this");
+
+impl Params for ContentBwdKvParams {
+    const POINTERS: &'static [usize] = &[0, 48, 96, 144, 192, 200, 208];
 }
