@@ -192,7 +192,6 @@ __device__ __forceinline__ void bwd_q(ContentBwdQParams const& p) {
     }
   }
   grads.end(own(warp));
-  prim::wait_copies<0>();
   __syncthreads();       // sync: tiles read before sums overwrite them
 
   // ---- Store: the groups' sums, merged in order ------------------------------------------------------------------------

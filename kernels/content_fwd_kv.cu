@@ -79,7 +79,6 @@ __device__ __forceinline__ void fwd_kv(ContentFwdKvParams const& p) {
   if (unit.works) {
     sums.end(s_own);
   }
-  prim::wait_copies<0>();
   __syncthreads();     // sync: tiles read before sums overwrite them
 
   // ---- Store: the groups' sums, merged in order ------------------------------------------------------------------------
