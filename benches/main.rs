@@ -2,11 +2,13 @@
 //!
 //! `cargo bench -p macula --bench main -- gaussian` runs those of one op.
 
+mod axial;
 mod gaussian;
 mod local;
 
 fn main() {
     let mut criterion = criterion::Criterion::default().configure_from_args();
+    axial::bench(&mut criterion);
     gaussian::bench(&mut criterion);
     local::bench(&mut criterion);
     criterion.final_summary();

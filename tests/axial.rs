@@ -48,6 +48,10 @@ pub const CASES: &[Case] = &[
     Case { name: "tile_minus_one", q: [1, 1, 15, 15, 8], e: 8, reach: [15, 15], ..PLAIN },
     Case { name: "tile", q: [1, 1, 16, 16, 16], e: 16, reach: [16, 16], ..PLAIN },
     Case { name: "tile_plus_one", q: [1, 1, 17, 17, 8], e: 8, reach: [17, 17], ..PLAIN },
+    Case { name: "many_short_lines", q: [5, 2, 3, 9, 8], e: 8, reach: [3, 9], ..PLAIN },
+    Case { name: "block_minus_one", q: [1, 1, 63, 3, 8], e: 8, reach: [63, 3], ..PLAIN },
+    Case { name: "block_plus_one", q: [1, 2, 3, 65, 8], e: 16, reach: [3, 65], ..PLAIN },
+    Case { name: "long_lines_short_tables", q: [1, 1, 2, 150, 8], e: 8, reach: [1, 20], ..PLAIN },
 ];
 
 /// Every setting that a case is run with.
@@ -82,8 +86,27 @@ fn count(shape: &[usize]) -> usize {
     shape.iter().product()
 }
 
+/// What a run returned, for comparing bits.
+pub type Bits = Vec<Vec<u8>>;
+
+fn bits<T: Element>(values: &[T]) -> Vec<u8> {
+    bytemuck::cast_slice(values).to_vec()
+}
+
+/// Which passes a device has.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Passes {
+    Forward,
+    Both,
+}
+
 /// Forward and backward on a device, each element against its bar.
-pub fn run<T: Element>(on: &dyn Device, case: &Case, config: AxialConfig) -> Result<(), String> {
+pub fn run<T: Element>(
+    on: &dyn Device,
+    case: &Case,
+    config: AxialConfig,
+    passes: Passes,
+) -> Result<Bits, String> {
     let explain = |e: macula::Error| format!("{} {config:?}: {e}", case.name);
     let op = Axial::new(config).map_err(explain)?;
     let q = random::<T>(1, count(&case.q), 1.0);
@@ -142,39 +165,52 @@ pub fn run<T: Element>(on: &dyn Device, case: &Case, config: AxialConfig) -> Res
         y = tensor.to_vec().map_err(explain)?;
         check(&name("y"), &truth.y, &y)?;
     }
+    let o = output.o.to_vec().map_err(explain)?;
+    let mut results = vec![bits(&y), bits(&o)];
     if let (Some(batch), Some(want)) = (&output.saved.batch, &truth.statistics) {
         let (mean, var) = (batch.mean.to_vec().map_err(explain)?, batch.var.to_vec().map_err(explain)?);
         check(&name("mean"), &want.mean, &mean)?;
         check(&name("var"), &want.var, &var)?;
+        results.extend([bits(&mean), bits(&var)]);
         statistics = reference::Statistics { mean: numbers::<f32, _>(&mean), var: numbers::<f32, _>(&var) };
     }
-    check(&name("o"), &truth.o, &output.o.to_vec().map_err(explain)?)?;
+    check(&name("o"), &truth.o, &o)?;
+    if passes == Passes::Forward {
+        return Ok(results);
+    }
 
     // The backward pass is judged on what it was given: this device's y and statistics.
     let grads = op.backward(on, &tq, &tv, &parameters, &output.saved, &tg).map_err(explain)?;
     let ry = numbers::<T, Bar<T>>(&y);
     let truth = reference::backward(&config, case.shape(), inputs, &ry, Some(&statistics), &rg);
-    check(&name("dq"), &truth.dq, &grads.dq.to_vec().map_err(explain)?)?;
-    check(&name("dv"), &truth.dv, &grads.dv.to_vec().map_err(explain)?)?;
+    let (dq, dv) = (grads.dq.to_vec().map_err(explain)?, grads.dv.to_vec().map_err(explain)?);
+    check(&name("dq"), &truth.dq, &dq)?;
+    check(&name("dv"), &truth.dv, &dv)?;
+    results.extend([bits(&dq), bits(&dv)]);
     for (tensor, want, got) in
         [("dcolumns", &truth.dcolumns, &grads.dcolumns), ("drows", &truth.drows, &grads.drows)]
     {
         if let Some(got) = got {
-            check(&name(tensor), want, &got.to_vec().map_err(explain)?)?;
+            let got = got.to_vec().map_err(explain)?;
+            check(&name(tensor), want, &got)?;
+            results.push(bits(&got));
         }
     }
     if let Some(affine) = &grads.daffine {
-        check(&name("dweight"), &truth.dweight, &affine.weight.to_vec().map_err(explain)?)?;
-        check(&name("dbias"), &truth.dbias, &affine.bias.to_vec().map_err(explain)?)?;
+        let (dweight, dbias) =
+            (affine.weight.to_vec().map_err(explain)?, affine.bias.to_vec().map_err(explain)?);
+        check(&name("dweight"), &truth.dweight, &dweight)?;
+        check(&name("dbias"), &truth.dbias, &dbias)?;
+        results.extend([bits(&dweight), bits(&dbias)]);
     }
-    Ok(())
+    Ok(results)
 }
 
 /// Every case with every setting.
-pub fn run_all<T: Element>(on: &dyn Device) {
+fn run_all<T: Element>(on: &dyn Device) {
     for case in CASES {
         for config in CONFIGS {
-            run::<T>(on, case, config).unwrap();
+            run::<T>(on, case, config, Passes::Both).unwrap();
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use macula::axial::{self, Axes, Axial, AxialConfig, BatchNorm};
 use macula::config::gaussian::{GaussianConfig, Kernel, Norm};
 use macula::content::{self, Content, ContentConfig, Form};
 use macula::gaussian::{BackwardProblem, ForwardProblem, Gaussian};
 use macula::local::{self, Border, Local, LocalConfig, Relative};
-use macula::{DType, Gpu, Plan, kernel};
+use macula::{DType, Gpu, Layout, Plan, kernel};
 
 use crate::tools;
 
@@ -31,6 +32,7 @@ fn plans() -> Vec<(String, macula::Result<Plan>)> {
                 let at = format!("{dtype:?} {shape:?} on {gpu:?}");
                 gaussian(&mut plans, shape, dtype, &gpu, &at);
                 local(&mut plans, shape, dtype, &gpu, &at);
+                axial(&mut plans, shape, dtype, &gpu, &at);
                 content(&mut plans, shape, dtype, &gpu, &at);
             }
         }
@@ -96,6 +98,59 @@ fn content(
             plans.push((format!("content forward {form:?} e {e} {at}"), op.plan_fwd(&forward, gpu)));
             let backward = content::BackwardProblem::contiguous(shape, keys, e, dtype);
             plans.push((format!("content backward {form:?} e {e} {at}"), op.plan_bwd(&backward, gpu)));
+        }
+    }
+}
+
+fn axial(
+    plans: &mut Vec<(String, macula::Result<Plan>)>,
+    shape: [usize; 5],
+    dtype: DType,
+    gpu: &Gpu,
+    at: &str,
+) {
+    let [b, h, y, x, d] = shape;
+    let e = d.min(40);
+    let v = Layout::contiguous([b, h, y, x, e]);
+    let vectors = [Layout::contiguous([1, e]); 2];
+    for axes in Axes::ALL {
+        for norm in [BatchNorm::None, BatchNorm::Eval, BatchNorm::Train] {
+            let has_both = axes == Axes::ColumnsThenRows;
+            let Ok(op) = Axial::new(AxialConfig { axes, norm, ..AxialConfig::default() }) else { continue };
+            let columns = (axes != Axes::Rows).then_some(Layout::contiguous([1, 2 * y - 1, d]));
+            let rows = (axes != Axes::Columns).then_some(Layout::contiguous([h, 2 * x - 1, d]));
+            let affine = (norm != BatchNorm::None).then_some(vectors);
+            let forward = axial::ForwardProblem {
+                dtype,
+                q: Layout::contiguous(shape),
+                v,
+                columns,
+                rows,
+                affine,
+                given: (norm == BatchNorm::Eval).then_some(vectors),
+                o: v,
+                y: has_both.then_some(v),
+                batch: (norm == BatchNorm::Train).then_some(vectors),
+            };
+            plans.push((format!("axial forward {axes:?} {norm:?} {at}"), op.plan_fwd(&forward, gpu)));
+            let backward = axial::BackwardProblem {
+                dtype,
+                q: forward.q,
+                v,
+                columns,
+                rows,
+                affine,
+                statistics: affine,
+                y: forward.y,
+                d_o: v,
+                dq: Some(forward.q),
+                dv: Some(v),
+                dcolumns: columns,
+                drows: rows,
+                dweight: affine.map(|a| a[0]),
+                dbias: affine.map(|a| a[1]),
+            };
+            plans.push((format!("axial backward {axes:?} {norm:?} {at}"), op.plan_bwd(&backward, gpu)));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A mutant that survives is listed as [`Harmless`] by its op with the reason, or the barrier goes. An op has a file here
 //! with plans that together launch all of its kernels; needs no GPU and no driver, hence a binary of its own.
 
+mod axial;
 mod bench;
 mod content;
 mod edit;
@@ -22,12 +23,13 @@ use macula::plan::Plan;
 /// stays all the same.
 type Harmless = (&'static str, &'static str, &'static str, &'static str);
 
-const HARMLESS: [&[Harmless]; 3] = [content::HARMLESS, gaussian::HARMLESS, local::HARMLESS];
+const HARMLESS: [&[Harmless]; 4] = [axial::HARMLESS, content::HARMLESS, gaussian::HARMLESS, local::HARMLESS];
 
 fn plans() -> Vec<Plan> {
     let mut plans = gaussian::plans();
     plans.extend(local::plans());
     plans.extend(content::plans());
+    plans.extend(axial::plans());
     plans
 }
 

@@ -14,7 +14,17 @@
 //! Shapes: q `[b, h, y, x, d]`; v, o `[b, h, y, x, e]`; tables `[1 or h, 2L − 1, d]` (L of each table is its own; row L − 1
 //! is the pixel itself); batch norm's weight, bias, mean and variance f32 `[1, e]` (statistics over images, heads and
 //! pixels) or `[h, e]` (over images and pixels). Gradients of tables and of batch norm are f32.
+//!
+//! On `Cuda` channels lie next to each other. A 16-bit map that fits in shared memory (up to 64 channels and 64 pixels along
+//! each axis) takes one launch for both layers, unless batch norm needs this batch's statistics. The backward pass works
+//! through a scratch of 16 MiB; only [`BatchNorm::Train`] over columns of more than 64 pixels (f32: 32) needs one as large as v,
+//! because the gradient between the layers depends on sums over all of it.
 
+mod backward;
+mod forward;
+mod lines;
+mod map;
+mod params;
 mod plan;
 
 pub use crate::config::axial::{Axes, AxialConfig, BatchNorm};
@@ -421,7 +431,7 @@ impl Axial {
     /// [`Error::Input`] and [`Error::Unsupported`], as [`Axial::forward_into`].
     pub fn plan_fwd(&self, problem: &ForwardProblem, gpu: &Gpu) -> Result<Plan> {
         self.check_fwd(problem)?;
-        plan::forward(&self.config, problem, gpu)
+        forward::plan(&self.config, problem, gpu)
     }
 
     /// What a backward call launches on a GPU; touches no device.
@@ -430,7 +440,7 @@ impl Axial {
     /// As [`Axial::plan_fwd`].
     pub fn plan_bwd(&self, problem: &BackwardProblem, gpu: &Gpu) -> Result<Plan> {
         self.check_bwd(problem)?;
-        plan::backward(&self.config, problem, gpu)
+        backward::plan(&self.config, problem, gpu)
     }
 
     /// The work of a forward call.
