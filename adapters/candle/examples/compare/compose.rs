@@ -70,8 +70,8 @@ pub fn local([q, k, v]: [&Tensor; 3], [rel_h, rel_w]: [&Tensor; 2], config: &Loc
     };
     let (k, v) = (pad(k)?, pad(v)?);
     let shifted = |t: &Tensor, i: usize, j: usize| t.narrow(2, i, y)?.narrow(3, j, x);
-    let by_row = q.narrow(4, 0, d / 2)?.broadcast_matmul(&rel_h.t()?)?;
-    let by_column = q.narrow(4, d / 2, d - d / 2)?.broadcast_matmul(&rel_w.t()?)?;
+    let by_row = q.narrow(4, 0, d / 2)?.contiguous()?.broadcast_matmul(&rel_h.t()?)?;
+    let by_column = q.narrow(4, d / 2, d - d / 2)?.contiguous()?.broadcast_matmul(&rel_w.t()?)?;
     let mut logits = Vec::with_capacity(ky * kx);
     for (i, j) in (0..ky * kx).map(|p| (p / kx, p % kx)) {
         let dot = (q * shifted(&k, i, j)?)?.sum_keepdim(4)?;
