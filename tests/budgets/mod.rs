@@ -2,6 +2,7 @@
 //!
 //! An op joins with a file of its own that has `cases()`, a line in [`cases`], and tests beside them.
 
+pub mod axial;
 pub mod content;
 pub mod gaussian;
 pub mod local;
@@ -13,7 +14,7 @@ use ptx_emulator_driver::{Driver, Launch};
 
 /// All cases, op by op.
 pub fn cases() -> Vec<Case> {
-    [content::cases(), gaussian::cases(), local::cases()].into_iter().flatten().collect()
+    [axial::cases(), content::cases(), gaussian::cases(), local::cases()].into_iter().flatten().collect()
 }
 
 /// One call of an op on the emulated H100, at a shape that is a multiple of its tiles.
