@@ -3,12 +3,14 @@
 //! `cargo bench -p macula --bench main -- gaussian` runs those of one op.
 
 mod axial;
+mod content;
 mod gaussian;
 mod local;
 
 fn main() {
     let mut criterion = criterion::Criterion::default().configure_from_args();
     axial::bench(&mut criterion);
+    content::bench(&mut criterion);
     gaussian::bench(&mut criterion);
     local::bench(&mut criterion);
     criterion.final_summary();
