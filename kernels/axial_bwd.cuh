@@ -90,10 +90,10 @@ __device__ __forceinline__ void load_gradient(uint32_t s_tile, AxialBwdParams co
     uint4 unit = make_uint4(0, 0, 0, 0);
     if (r.lives && channel < l.e) {
       float g[prim::kUnit<T>];
-      unpack<T>(g, prim::load_unit(pixel_of<T const>(p.g, hi, r), channel, g_channels));
+      prim::unpack_unit<T>(g, prim::load_unit(pixel_of<T const>(p.g, hi, r), channel, g_channels));
       if (p.norm_of == kGradientOfBatch) {
         float y[prim::kUnit<T>];
-        unpack<T>(y, prim::load_unit(pixel_of<T const>(p.y, hi, r), channel, y_channels));
+        prim::unpack_unit<T>(y, prim::load_unit(pixel_of<T const>(p.y, hi, r), channel, y_channels));
 #pragma unroll
         for (int i = 0; i < prim::kUnit<T>; ++i) {
           g[i] = g[i] - norm.shift[channel + i] - (y[i] - norm.mean[channel + i]) * norm.slope[channel + i];
@@ -103,7 +103,7 @@ __device__ __forceinline__ void load_gradient(uint32_t s_tile, AxialBwdParams co
       for (int i = 0; i < prim::kUnit<T>; ++i) {
         g[i] *= norm.scale[channel + i];
       }
-      unit = pack<T>(g);
+      unit = prim::pack_unit<T>(g);
     }
     prim::store_shared_unit(unit_at<T, D>(s_tile, row, channel / prim::kUnit<T>), unit);
   });
@@ -120,7 +120,7 @@ __device__ __forceinline__ uint4 load_written(T const* pixel, int channel, prim:
   for (int i = 0; i < prim::kUnit<T>; ++i) {
     x[i] = channel + i < channels.count ? prim::to_float(pixel[channel + i]) : 0.f;
   }
-  return pack<T>(x);
+  return prim::pack_unit<T>(x);
 }
 
 // What a thread of a block is, in every part of the kernel.
@@ -157,7 +157,7 @@ struct BwdPlace {
 
   // dS, by query and offset: what a row does not reach in a band that it shares is 0.
   __device__ __forceinline__ void weigh_gradients(int e) const {
-    Lane const at = lane_of_warp();
+    prim::Lane const at = prim::lane_of_warp();
 #pragma unroll 1
     for (int task = warp; task < Shape<T, D>::kGrains << log2_grains; task += kThreads / prim::kWarp) {
       int const queries = task >> log2_grains;
@@ -183,7 +183,7 @@ struct BwdPlace {
 
   // S, by query and key: a band at a time, each row one further to the left than the one above.
   __device__ __forceinline__ void weigh(int tile, int d) const {
-    Lane const at = lane_of_warp();
+    prim::Lane const at = prim::lane_of_warp();
 #pragma unroll 1
     for (int band = grains - of_line - 1 + warp % kBwdSplit; band < 2 * grains - of_line; band += kBwdSplit) {
       float c[2][4] = {};
@@ -237,7 +237,7 @@ struct BwdPlace {
   // Adds the band's sums to the block's offsets, of which the band's tile begins at `first_offset`.
   __device__ __forceinline__ void flush_dr(float (&acc)[D / 8][4], float* partial, int first_offset, int pitch, int d) const {
     if (warp < 2 * grains) {
-      Lane const at = lane_of_warp();
+      prim::Lane const at = prim::lane_of_warp();
 #pragma unroll
       for (int m = 0; m < D / 16; ++m) {
         if (16 * m < d) {
@@ -365,13 +365,13 @@ __device__ __forceinline__ void bwd(AxialBwdParams const& p) {
             if (p.adds_dq) {
               float x[prim::kUnit<T>];
               float there[prim::kUnit<T>];
-              unpack<T>(x, unit);
-              unpack<T>(there, load_written(pixel, channel, channels));
+              prim::unpack_unit<T>(x, unit);
+              prim::unpack_unit<T>(there, load_written(pixel, channel, channels));
 #pragma unroll
               for (int i = 0; i < prim::kUnit<T>; ++i) {
                 x[i] += there[i];
               }
-              unit = pack<T>(x);
+              unit = prim::pack_unit<T>(x);
             }
             prim::store_unit(pixel, channel, channels, unit);
           }

@@ -43,7 +43,7 @@ struct FwdSmem {
 template <class T, int D, int kGroups>
 __device__ __forceinline__ void statistics(float const (&acc)[2 * kGroups][4], bool low_lives, bool high_lives, FwdSmem<T, D>& smem,
                                            int grain, int first_channel) {
-  Lane const at = lane_of_warp();
+  prim::Lane const at = prim::lane_of_warp();
   int const lows = __popc(__ballot_sync(prim::kAllLanes, low_lives && at.t == 0));
   float const count = float(lows + __popc(__ballot_sync(prim::kAllLanes, high_lives && at.t == 0)));
   float const part = count > 0.f ? 1.f / count : 0.f;
@@ -104,7 +104,7 @@ __device__ __forceinline__ void fwd(AxialFwdParams const& p) {
   int const of_line = grain & (grains - 1);                         // of the line's tile
   int const line_row = (grain - of_line) * kGrain;                  // first row of the line's tile
   int const first_channel = warp % kSplit * (kGroups * 16);
-  Lane const at = lane_of_warp();
+  prim::Lane const at = prim::lane_of_warp();
   uint32_t const s_weights = prim::shared_address(&smem.weights[grain * kGrain][0]);
   int const first_query = block.first_tile * size;                  // a block has one tile
   Reached const span = reached(l, p.table, first_query);

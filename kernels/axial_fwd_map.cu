@@ -98,7 +98,7 @@ __device__ __forceinline__ void fwd_map(AxialFwdMapParams const& p) {
   int const warp = prim::warp_of_block();
   int const grain = warp / kMapSplit;
   int const first_channel = warp % kMapSplit * (kGroups * 16);
-  Lane const at = lane_of_warp();
+  prim::Lane const at = prim::lane_of_warp();
   uint32_t const s_weights = prim::shared_address(&smem.weights[grain * kGrain][0]);
   bool const has_norm = p.norm.weight.data != nullptr;
   Map const q = plane_of(p.q, sizeof(T), bi, hi);
@@ -230,13 +230,13 @@ __device__ __forceinline__ void fwd_map(AxialFwdMapParams const& p) {
         }
         if (is_normalised) {
           float x[kUnit];
-          unpack<T>(x, unit);
+          prim::unpack_unit<T>(x, unit);
 #pragma unroll
           for (int i = 0; i < kUnit; ++i) {
             Affine<D> const& a = smem.affine;
             x[i] = fmaf(x[i] - a.mean[channel + i], a.scale[channel + i], a.bias[channel + i]);
           }
-          prim::store_shared_unit(from, pack<T>(x));
+          prim::store_shared_unit(from, prim::pack_unit<T>(x));
         }
       });
     }

@@ -100,46 +100,7 @@ __device__ __forceinline__ int band_row(int offset, int tile, int log2_grains) {
   return (offset + ((tile - 1) & 1) * size) & (2 * size - 1);
 }
 
-// ---- Elements of a unit ---------------------------------------------------------------------------------------------
-
-template <class T>
-__device__ __forceinline__ void unpack(float (&x)[prim::kUnit<T>], uint4 unit) {
-  uint32_t const word[4] = {unit.x, unit.y, unit.z, unit.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if constexpr (sizeof(T) == sizeof(float)) {
-      x[i] = __uint_as_float(word[i]);
-    } else {
-      float2 const pair = prim::Pair<T>::unpack(word[i]);
-      x[2 * i] = pair.x;
-      x[2 * i + 1] = pair.y;
-    }
-  }
-}
-
-template <class T>
-__device__ __forceinline__ uint4 pack(float const (&x)[prim::kUnit<T>]) {
-  uint32_t word[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if constexpr (sizeof(T) == sizeof(float)) {
-      word[i] = __float_as_uint(x[i]);
-    } else {
-      word[i] = prim::Pair<T>::pack(x[2 * i], x[2 * i + 1]);
-    }
-  }
-  return make_uint4(word[0], word[1], word[2], word[3]);
-}
-
 // ---- Products -------------------------------------------------------------------------------------------------------
-
-struct Lane {
-  int g, t;
-};
-__device__ __forceinline__ Lane lane_of_warp() {
-  int const lane = threadIdx.x % prim::kWarp;
-  return Lane{lane / 4, lane % 4};
-}
 
 // Four consecutive f32 of shared memory.
 __device__ __forceinline__ float4 load_shared_quad(uint32_t address) {
@@ -170,7 +131,7 @@ __device__ __forceinline__ void rows_by_rows(float (&c)[2][4], uint32_t s_a, int
       }
     }
   } else {
-    Lane const at = lane_of_warp();
+    prim::Lane const at = prim::lane_of_warp();
     uint32_t const a_at = unit_at<T, D>(s_a, a_row + at.g, 0);
     uint32_t const b_at[2] = {unit_at<T, D>(s_b, b_row + 2 * at.t, 0), unit_at<T, D>(s_b, b_row + 2 * at.t + 1, 0)};
 #pragma unroll 2
@@ -220,7 +181,7 @@ __device__ __forceinline__ void weights_by_rows(float (&acc)[2 * kGroups][4], ui
       }
     }
   } else {
-    Lane const at = lane_of_warp();
+    prim::Lane const at = prim::lane_of_warp();
 #pragma unroll 1
     for (int k = 0; k < kGrain; k += prim::kQuad) {
       float low[4];
@@ -276,7 +237,7 @@ __device__ __forceinline__ void clear(float (&acc)[kSize][4]) {
 template <class T, int D, int kGroups>
 __device__ __forceinline__ void stage(float const (&acc)[2 * kGroups][4], uint32_t s_tile, int row, int first_channel,
                                       int channels) {
-  Lane const at = lane_of_warp();
+  prim::Lane const at = prim::lane_of_warp();
   constexpr int kUnit = prim::kUnit<T>;
   int const own = channel_of<T>(0, at.t);
   uint32_t const first = unit_at<T, D>(s_tile, row + at.g, (first_channel + own) / kUnit) + own % kUnit * int(sizeof(T));
@@ -345,12 +306,12 @@ __device__ __forceinline__ void load_normalised(uint32_t s_tile, Map const& map,
     uint4 unit = make_uint4(0, 0, 0, 0);
     if (r.lives && channel < count) {
       float x[prim::kUnit<T>];
-      unpack<T>(x, prim::load_unit(pixel_of<T const>(map, hi, r), channel, channels));
+      prim::unpack_unit<T>(x, prim::load_unit(pixel_of<T const>(map, hi, r), channel, channels));
 #pragma unroll
       for (int i = 0; i < prim::kUnit<T>; ++i) {
         x[i] = fmaf(x[i] - affine.mean[channel + i], affine.scale[channel + i], affine.bias[channel + i]);
       }
-      unit = pack<T>(x);
+      unit = prim::pack_unit<T>(x);
     }
     prim::store_shared_unit(unit_at<T, D>(s_tile, row, channel / prim::kUnit<T>), unit);
   });

@@ -35,12 +35,12 @@ __device__ __forceinline__ void weigh_keys(uint32_t s_row, int count, int form, 
   for (int unit = threadIdx.x % prim::kWarp / 8; unit < count / prim::kUnit<T>; unit += prim::kWarp / 8) {
     float x[prim::kUnit<T>];
     uint32_t const at = s_row + unit * prim::kUnitBytes;
-    unpack_unit<T>(x, prim::load_shared_unit(at));
+    prim::unpack_unit<T>(x, prim::load_shared_unit(at));
 #pragma unroll
     for (int i = 0; i < prim::kUnit<T>; ++i) {
       x[i] = is_softmax(form) ? exp_approx(x[i] - tops[unit * prim::kUnit<T> + i]) : feature(form, x[i]);
     }
-    prim::store_shared_unit(at, pack_unit<T>(x));
+    prim::store_shared_unit(at, prim::pack_unit<T>(x));
   }
 }
 

@@ -63,35 +63,6 @@ __device__ __forceinline__ void copy_rows(unsigned char* rows, int pitch, prim::
   }
 }
 
-// The numbers of a unit.
-template <class T>
-__device__ __forceinline__ void unpack_unit(float (&x)[prim::kUnit<T>], uint4 u) {
-  uint32_t const word[4] = {u.x, u.y, u.z, u.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if constexpr (sizeof(T) == sizeof(float)) {
-      x[i] = __uint_as_float(word[i]);
-    } else {
-      float2 const pair = prim::Pair<T>::unpack(word[i]);
-      x[2 * i] = pair.x;
-      x[2 * i + 1] = pair.y;
-    }
-  }
-}
-template <class T>
-__device__ __forceinline__ uint4 pack_unit(float const (&x)[prim::kUnit<T>]) {
-  uint32_t word[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if constexpr (sizeof(T) == sizeof(float)) {
-      word[i] = __float_as_uint(x[i]);
-    } else {
-      word[i] = prim::Pair<T>::pack(x[2 * i], x[2 * i + 1]);
-    }
-  }
-  return make_uint4(word[0], word[1], word[2], word[3]);
-}
-
 // Lanes l, l + 8, l + 16 and l + 24 have row l.
 __device__ __forceinline__ float row_sum(float x) {
   x += __shfl_xor_sync(prim::kAllLanes, x, 8);
@@ -120,7 +91,7 @@ __device__ __forceinline__ QueryScale query_scale(uint32_t s_row, int d, int for
     scale.top = kLowest;
 #pragma unroll 1
     for (int unit = first; unit < units; unit += kPart) {
-      unpack_unit<T>(x, prim::load_shared_unit(s_row + unit * prim::kUnitBytes));
+      prim::unpack_unit<T>(x, prim::load_shared_unit(s_row + unit * prim::kUnitBytes));
 #pragma unroll
       for (int i = 0; i < prim::kUnit<T>; ++i) {
         scale.top = fmaxf(scale.top, unit * prim::kUnit<T> + i < d ? x[i] : kLowest);
@@ -131,7 +102,7 @@ __device__ __forceinline__ QueryScale query_scale(uint32_t s_row, int d, int for
   float sum = 0.f;
 #pragma unroll 1
   for (int unit = first; unit < units; unit += kPart) {
-    unpack_unit<T>(x, prim::load_shared_unit(s_row + unit * prim::kUnitBytes));
+    prim::unpack_unit<T>(x, prim::load_shared_unit(s_row + unit * prim::kUnitBytes));
 #pragma unroll
     for (int i = 0; i < prim::kUnit<T>; ++i) {
       int const ci = unit * prim::kUnit<T> + i;
@@ -163,12 +134,12 @@ __device__ __forceinline__ void weigh_queries(uint32_t s_row, int d, int form, Q
   for (int unit = prim::fresh_lane() / 8; unit < prim::ceil_div(d, prim::kUnit<T>); unit += kPart) {
     float x[prim::kUnit<T>];
     uint32_t const at = s_row + unit * prim::kUnitBytes;
-    unpack_unit<T>(x, prim::load_shared_unit(at));
+    prim::unpack_unit<T>(x, prim::load_shared_unit(at));
 #pragma unroll
     for (int i = 0; i < prim::kUnit<T>; ++i) {
       x[i] = unit * prim::kUnit<T> + i < d ? query_weight(form, x[i], scale) * by : 0.f;
     }
-    prim::store_shared_unit(at, pack_unit<T>(x));
+    prim::store_shared_unit(at, prim::pack_unit<T>(x));
   }
 }
 

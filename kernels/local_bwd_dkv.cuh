@@ -77,7 +77,7 @@ template <class P, class T>
 __device__ __forceinline__ void fill_axis_terms(uint32_t const (&s_terms)[2], typename P::Rows const& rows, Table const& table,
                                                 T const* data, Axis const& a, int size, int const (&query)[2],
                                                 bool const (&lives)[2], float sign) {
-  int const t = lane_of_warp().t;
+  int const t = prim::lane_of_warp().t;
   bool const is_aligned = data != nullptr && is_wide(table);
   Keys keys[2];
   int first[2];
@@ -109,7 +109,7 @@ __device__ __forceinline__ void fill_terms(uint32_t s_terms, uint32_t s_band, Lo
                                            prim::Channels channels, T const* rel_h, T const* rel_w, QueryBand const& band,
                                            int warp) {
   Frame const& f = p.frame;
-  Lane const lane = lane_of_warp();
+  prim::Lane const lane = prim::lane_of_warp();
   int const count = band.rows * f.x.halo;
 #pragma unroll 1
   for (int first = warp * kPatchPixels; first < count; first += kWarps * kPatchPixels) {
@@ -186,7 +186,7 @@ __device__ __forceinline__ void see_queries(float (&dk)[D / 8][4], float (&dv)[D
                                             typename P::Rows const& v, LocalBwdDkvParams const& p, Walk const& walk,
                                             TermWay const& terms, uint32_t s_plane, int wanted) {
   Frame const& f = p.frame;
-  int const t = lane_of_warp().t;
+  int const t = prim::lane_of_warp().t;
   typename P::Way way = P::start_way(walk, s_plane);
 #pragma unroll 1
   for (int key = 0; key < walk.count; key += kStep) {
@@ -355,7 +355,7 @@ __device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p) {
       walk.count = (end - first) * packed;
       int const pixel = (first - band) * f.x.halo + column;
       int const of_pixel = s_terms + (place.slot * band_pixels + pixel) * terms_bytes;
-      Lane const lane = lane_of_warp();
+      prim::Lane const lane = prim::lane_of_warp();
       int const in_rows = patch_y + lane.g / kPatch - (halo_y.first + first) + f.y.table_origin + p.terms.pad_y;
       int const in_columns = patch_x + lane.g % kPatch - columns.first + f.x.table_origin + p.terms.pad_y + f.y.table_rows + p.terms.pad_x;
       TermWay const terms{int(s_pairs) + (place.slot * band_pixels + pixel) * 8, of_pixel + in_rows * int(sizeof(float)),

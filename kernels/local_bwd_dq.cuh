@@ -108,7 +108,7 @@ __device__ __forceinline__ float sum_of(Frame const& f, uint32_t s_sums, TableSh
 template <class P, class T, int D>
 __device__ __forceinline__ void add_table_rows(float (&dq)[D / 8][4], uint32_t s_skew, LocalBwdDqParams const& p, T const* rel_h,
                                                T const* rel_w, int first_row) {
-  Lane const lane = lane_of_warp();
+  prim::Lane const lane = prim::lane_of_warp();
   if constexpr (P::kRounds) {
     uint32_t high[4], low[4];
     TableRow<T> row[4];
@@ -167,7 +167,7 @@ template <class P, class T, int D>
 __device__ __forceinline__ void sum_table_rows(float* partial, LocalBwdDqParams const& p, uint32_t s_stages, int warp, int first_row,
                                                int warps, bool is_first) {
   Frame const& f = p.frame;
-  Lane const lane = lane_of_warp();
+  prim::Lane const lane = prim::lane_of_warp();
   int const rows = f.y.table_rows + f.x.table_rows;
   constexpr int kSlice = 16;   // channels
   if (warp * kSlice < f.d) {
@@ -370,7 +370,7 @@ __device__ __forceinline__ void bwd_dq_tile(LocalBwdDqParams const& p, int index
     if (pixels.lives[half]) {
       int64_t const index = pixel_index(f, at.tile, at.plane, pixels.y[half], pixels.x);
       lse[half] = p.lse[index] * prim::Exponent<!P::kRounds>::kOfNatural;
-      if (p.delta != nullptr && lane_of_warp().t == 0) {
+      if (p.delta != nullptr && prim::lane_of_warp().t == 0) {
         p.delta[index] = delta[half];
       }
     }

@@ -233,7 +233,7 @@ __device__ __forceinline__ void fwd(LocalFwdParams const& p) {
     for (int half = 0; half < 2; ++half) {
       float const sum = prim::quad_sum(patch.softmax[half].sum);
       inverse[half] = prim::reciprocal_approx(P::kRounds ? patch.total[2 * half] : sum);
-      if (p.lse != nullptr && pixels.lives[half] && lane_of_warp().t == 0) {
+      if (p.lse != nullptr && pixels.lives[half] && prim::lane_of_warp().t == 0) {
         using E = prim::Exponent<!P::kRounds>;
         float const lse = patch.softmax[half].reference + E::logarithm(sum);
         p.lse[pixel_index(f, tile, plane, pixels.y[half], pixels.x)] = P::kRounds ? lse * prim::kLn2 : lse;

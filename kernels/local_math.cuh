@@ -116,7 +116,7 @@ struct Product {
   static constexpr int kStagedBytes = kPatchPixels * kPixelBytes;
 
   static __device__ __forceinline__ void stage(uint32_t s_patch, Rows const& rows) {
-    Lane const lane = lane_of_warp();
+    prim::Lane const lane = prim::lane_of_warp();
 #pragma unroll
     for (int i = 0; i < D / kSpan; ++i) {
 #pragma unroll

@@ -41,7 +41,7 @@ struct ScoreSums {
   __device__ __forceinline__ void add(typename P::Weights const& weights, Walk const& walk, int key, int) {
     using T = typename P::Type;
     constexpr uint32_t kOnes = prim::Pair<T>::kOnes;
-    Lane const lane = lane_of_warp();
+    prim::Lane const lane = prim::lane_of_warp();
     uint32_t const one = lane.g % 2 == 0 ? kOnes & 0xffffu : kOnes & 0xffff0000u;
     int row[2], column[2];   // of this lane's pairs
 #pragma unroll
@@ -65,7 +65,7 @@ struct ScoreSums {
 
   // The sums of the last rows replace the tables' entries, which nothing needs any more.
   __device__ __forceinline__ void finish_rows(Tables const& tables, int first_row, int count) {
-    int const t = lane_of_warp().t;
+    int const t = prim::lane_of_warp().t;
     __syncwarp();   // sync: table rows read by all lanes before they are overwritten
 #pragma unroll
     for (int j = 0; j < kRowGroups; ++j) {
@@ -82,7 +82,7 @@ struct ScoreSums {
   }
   // Behind a barrier after the last table columns were read.
   __device__ __forceinline__ void finish(Tables const& tables, int packed) {
-    int const t = lane_of_warp().t;
+    int const t = prim::lane_of_warp().t;
 #pragma unroll
     for (int j = 0; j < kColumnGroups; ++j) {
       int const column = j * kGroup + 2 * t;
@@ -111,7 +111,7 @@ struct ScoreSums<Product<float, D>> {
 
   // `first_row`: the walk's, in the tables.
   __device__ __forceinline__ void add(typename P::Weights const& weights, Walk const& walk, int key, int first_row) {
-    int const t = lane_of_warp().t;
+    int const t = prim::lane_of_warp().t;
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       int const first = key + j * kGroup;

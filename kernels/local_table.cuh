@@ -25,7 +25,7 @@ struct Tables {
 };
 
 __device__ __forceinline__ Tables tables_at(uint32_t s_tables, TableShape const& shape) {
-  int const g = lane_of_warp().g;
+  int const g = prim::lane_of_warp().g;
   int const column_bytes = shape.pair_pitch * 2 * kColumnBytes;
   return Tables{s_tables + g * column_bytes, s_tables + kGroup * column_bytes + g * shape.row_pitch * kRowBytes};
 }
@@ -58,7 +58,7 @@ template <bool kIsRow, class P, class T>
 __device__ __forceinline__ void fill_tables(Tables const& tables, typename P::Rows const& rows, Table const& table,
                                             T const* data, Axis const& a, Span const& span, int const (&query)[2],
                                             int halo_first, int packed) {
-  int const t = lane_of_warp().t;
+  int const t = prim::lane_of_warp().t;
   bool const is_aligned = data != nullptr && is_wide(table);
   Keys keys[2];
   int first[2];   // the key of table row 2t
@@ -99,7 +99,7 @@ struct Starts {
   uint32_t rows;      // pixel g, the walk's first row
 
   __device__ __forceinline__ void operator()(float (&c)[2][4], Walk const& walk, int key) const {
-    int const t = lane_of_warp().t;
+    int const t = prim::lane_of_warp().t;
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       int const first = key + j * kGroup;
@@ -118,13 +118,13 @@ struct Starts {
 };
 
 __device__ __forceinline__ Starts starts_of(Tables const& tables, int first_row) {
-  return Starts{tables.columns + 2 * lane_of_warp().t * kColumnBytes, tables.rows + first_row * kRowBytes};
+  return Starts{tables.columns + 2 * prim::lane_of_warp().t * kColumnBytes, tables.rows + first_row * kRowBytes};
 }
 
 // Scores of keys that the walk does not have: only its last step can hold some.
 __device__ __forceinline__ void mask_tail(float (&c)[2][4], Walk const& walk, int key) {
   if (key + kStep > walk.count) {
-    int const t = lane_of_warp().t;
+    int const t = prim::lane_of_warp().t;
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
 #pragma unroll

@@ -6,15 +6,6 @@ namespace local {
 
 // ---- Where am I ---------------------------------------------------------------------------------------------------
 
-struct Lane {
-  int g, t;   // of a product's fragment: row g (and g + 8), columns 2t and 2t + 1
-};
-
-__device__ __forceinline__ Lane lane_of_warp() {
-  int const lane = threadIdx.x % prim::kWarp;
-  return Lane{lane / 4, lane % 4};
-}
-
 // One tile of the grid.
 struct Tile {
   int y, x;                    // its place among tiles

@@ -49,6 +49,37 @@ template <> struct Pair<__nv_bfloat16> {
   }
 };
 
+// ---- The numbers of a unit ------------------------------------------------------------------------------------------
+
+template <class T>
+__device__ __forceinline__ void unpack_unit(float (&x)[kUnit<T>], uint4 unit) {
+  uint32_t const word[4] = {unit.x, unit.y, unit.z, unit.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      x[i] = __uint_as_float(word[i]);
+    } else {
+      float2 const pair = Pair<T>::unpack(word[i]);
+      x[2 * i] = pair.x;
+      x[2 * i + 1] = pair.y;
+    }
+  }
+}
+
+template <class T>
+__device__ __forceinline__ uint4 pack_unit(float const (&x)[kUnit<T>]) {
+  uint32_t word[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      word[i] = __float_as_uint(x[i]);
+    } else {
+      word[i] = Pair<T>::pack(x[2 * i], x[2 * i + 1]);
+    }
+  }
+  return make_uint4(word[0], word[1], word[2], word[3]);
+}
+
 // ---- Channels of a pixel ------------------------------------------------------------------------------------------
 
 // How the channels of one tensor lie, for a whole launch.

@@ -17,6 +17,16 @@ constexpr int kMmaK = 16;
 // Terms of a sum after which it has to leave the tensor core: its adder truncates, so the error grows with every step.
 constexpr int kMmaTermsMax = 1024;
 
+// A lane's place in the fragments above.
+struct Lane {
+  int g, t;
+};
+
+__device__ __forceinline__ Lane lane_of_warp() {
+  int const lane = threadIdx.x % kWarp;
+  return Lane{lane / 4, lane % 4};
+}
+
 // c += a · b
 template <class T>
 __device__ __forceinline__ void mma(float (&c)[4], uint32_t const (&a)[4], uint32_t b0, uint32_t b1);
