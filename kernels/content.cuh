@@ -18,12 +18,7 @@ constexpr float kLowest = -3.402823466e38f;   // below every score, and yet fini
 
 // ---- Parameters ---------------------------------------------------------------------------------------------------
 
-// A tensor [b, h, y, x, channels], channels contiguous; strides in elements.
-struct Map {
-  void* data;
-  int64_t stride_b, stride_h, stride_y, stride_x;
-  int64_t is_wide;   // strides and channels are whole units of 16 bytes
-};
+using prim::Map;
 
 // The positions of a map, numbered row by row, and how blocks share them. Where rows follow each other without a gap the
 // host calls the map one row.

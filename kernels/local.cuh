@@ -23,12 +23,7 @@ constexpr int kFar = 1 << 29;                        // further than any pixel o
 
 // ---- Parameters ---------------------------------------------------------------------------------------------------
 
-// A tensor [b, h, y, x, channels], channels contiguous; strides in elements.
-struct Map {
-  void* data;
-  int64_t stride_b, stride_h, stride_y, stride_x;
-  int64_t is_wide;   // strides and channels are whole units of 16 bytes
-};
+using prim::Map;
 
 // A relative table [heads, rows, channels], which holds channels first .. first + channels of q's; null: none.
 struct Table {

@@ -95,6 +95,13 @@ __device__ __forceinline__ Channels channels_of(void const* base, int64_t stride
   return Channels{count, (bytes % kUnitBytes == 0) && (count % kUnit<T> == 0)};
 }
 
+// A tensor [b, h, y, x, channels], channels contiguous; strides in elements.
+struct Map {
+  void* data;
+  int64_t stride_b, stride_h, stride_y, stride_x;
+  int64_t is_wide;   // strides and channels are whole units of 16 bytes
+};
+
 // A unit of 16 bytes: `pixel` points at channel 0, `channel` is a multiple of the unit.
 template <class T>
 __device__ __forceinline__ uint4 load_unit(T const* pixel, int channel, Channels channels) {

@@ -5,8 +5,10 @@ pub mod content;
 pub mod gaussian;
 pub mod gsa;
 pub mod local;
+mod planning;
 
-use crate::{Error, Result};
+use crate::tensor::HostView;
+use crate::{Error, Result, View};
 
 /// `shape` is `want`, or an error that names the argument.
 pub(crate) fn check_shape<const R: usize>(
@@ -30,5 +32,17 @@ pub(crate) fn check_channels(op: &'static str, arg: &'static str, channels: usiz
         Ok(())
     } else {
         Err(Error::input(op, arg, format!("of 1 to {CHANNELS_MAX} channels per head"), channels))
+    }
+}
+
+/// Both vectors of batch norm's weight and bias, or of its statistics, in host memory.
+pub(crate) fn host_pair<'a>(
+    op: &'static str,
+    pair: Option<[View<'a, f32, 2>; 2]>,
+    arg: &'static str,
+) -> Result<Option<[HostView<'a, f32, 2>; 2]>> {
+    match pair {
+        Some([a, b]) => Ok(Some([a.host(op, arg)?, b.host(op, arg)?])),
+        None => Ok(None),
     }
 }

@@ -1,12 +1,13 @@
 //! Launches of a backward call: the layer along rows, sums for batch norm, the layer along columns, sums for the tables.
 
 use super::forward::{SCRATCH_BYTES, norm};
-use super::lines::{Along, Part, Scratch, Source, Workspace, check_channels, check_extent, launch};
+use super::lines::{Along, Part, Scratch, Source, check_extent};
 use super::params::{
-    AxialBwdNormParams, AxialBwdParams, AxialBwdTableParams, Lines, Map, Norm, Table, Vector, stride,
+    AxialBwdNormParams, AxialBwdParams, AxialBwdTableParams, Lines, Map, Norm, Table, Vector,
 };
-use super::plan::BackwardProblem;
+use super::plan::{BackwardProblem, OP};
 use crate::config::axial::{Axes, AxialConfig, BatchNorm};
+use crate::ops::planning::{Arena, check_contiguous, launch, stride};
 use crate::plan::Ptr;
 use crate::{DType, Gpu, Launch, Layout, Plan, Result};
 
@@ -162,7 +163,7 @@ impl Layer<'_> {
             pad: 0,
         };
         let blocks = lines.blocks_of_head();
-        let mut launches = vec![launch(entry(p), blocks * self.part.heads, &params)?];
+        let mut launches = vec![launch(OP, entry(p), blocks * self.part.heads, &params)?];
         if let (NormOf::Values, Some(sums)) = (self.norm_of, self.norm_sums) {
             launches.push(norm_launch(p, sums, blocks, self.part, !self.is_first_part)?);
         }
@@ -198,7 +199,7 @@ impl Layer<'_> {
             partial_begin,
         };
         let of = if is_shared { 1 } else { self.part.heads };
-        launch("axial_bwd_table_f32", of * rows * d.div_ceil(SUM_CHANNELS), &params)
+        launch(OP, "axial_bwd_table_f32", of * rows * d.div_ceil(SUM_CHANNELS), &params)
     }
 }
 
@@ -225,7 +226,7 @@ fn norm_launch(
         adds: (if is_shared { is_later } else { part.first_image > 0 }).into(),
     };
     let of = if is_shared { 1 } else { part.heads };
-    launch("axial_bwd_norm_f32", of * e.div_ceil(SUM_CHANNELS), &params)
+    launch(OP, "axial_bwd_norm_f32", of * e.div_ceil(SUM_CHANNELS), &params)
 }
 
 fn entry(p: &BackwardProblem) -> &'static str {
@@ -244,16 +245,16 @@ fn check(p: &BackwardProblem) -> Result<()> {
     let maps = [("y", &p.y), ("dq", &p.dq), ("dv", &p.dv)];
     let given = maps.iter().filter_map(|(arg, layout)| layout.as_ref().map(|layout| (*arg, layout)));
     for (arg, layout) in [("q", &p.q), ("v", &p.v), ("d_o", &p.d_o)].into_iter().chain(given) {
-        check_channels(arg, layout)?;
+        check_contiguous(OP, arg, layout)?;
     }
-    p.columns.as_ref().map_or(Ok(()), |t| check_channels("columns", t))?;
-    p.rows.as_ref().map_or(Ok(()), |t| check_channels("rows", t))
+    p.columns.as_ref().map_or(Ok(()), |t| check_contiguous(OP, "columns", t))?;
+    p.rows.as_ref().map_or(Ok(()), |t| check_contiguous(OP, "rows", t))
 }
 
 /// What a backward call launches.
 pub(super) fn plan(config: &AxialConfig, p: &BackwardProblem, _gpu: &Gpu) -> Result<Plan> {
     check(p)?;
-    let mut workspace = Workspace::default();
+    let mut workspace = Arena::default();
     let whole = Part::whole(p.q.shape);
     let (v, g) = (Source::Operand(V, &p.v), Source::Operand(D_O, &p.d_o));
     let dq = p.dq.as_ref().map(|t| Source::Operand(DQ, t));
@@ -284,14 +285,14 @@ pub(super) fn plan(config: &AxialConfig, p: &BackwardProblem, _gpu: &Gpu) -> Res
         }
         let bytes = layer.dtable().map_or(0, |_| layer.shares().bytes(whole.heads));
         let table_partials = workspace.take(bytes);
-        return workspace.plan(Layer { table_partials, ..layer }.launches()?);
+        return workspace.plan(OP, Layer { table_partials, ..layer }.launches()?);
     }
     plan_both(config, layer, workspace)
 }
 
 /// Rows, then columns, through the gradient between them: a part of the maps at a time, or, where a sum over all of them is
 /// needed first, all at once.
-fn plan_both(config: &AxialConfig, layer: Layer<'_>, mut workspace: Workspace) -> Result<Plan> {
+fn plan_both(config: &AxialConfig, layer: Layer<'_>, mut workspace: Arena) -> Result<Plan> {
     let p = layer.problem;
     let has_norm = config.norm != BatchNorm::None;
     let wants_first = p.dq.is_some() || p.dv.is_some() || p.dcolumns.is_some();
@@ -361,11 +362,11 @@ fn plan_both(config: &AxialConfig, layer: Layer<'_>, mut workspace: Workspace) -
             launches.extend(Layer { g, adds_dq: true, norm_of, ..layer }.launches()?);
         }
     }
-    workspace.plan(launches)
+    workspace.plan(OP, launches)
 }
 
 /// Without pixels the gradients of parameters are 0.
-fn plan_nothing(layer: Layer<'_>, mut workspace: Workspace) -> Result<Plan> {
+fn plan_nothing(layer: Layer<'_>, mut workspace: Arena) -> Result<Plan> {
     let p = layer.problem;
     let partials = workspace.take(4);
     let mut launches = Vec::new();
@@ -386,5 +387,5 @@ fn plan_nothing(layer: Layer<'_>, mut workspace: Workspace) -> Result<Plan> {
         let part = Part { heads, ..layer.part };
         launches.push(norm_launch(p, sums, 0, part, false)?);
     }
-    workspace.plan(launches)
+    workspace.plan(OP, launches)
 }

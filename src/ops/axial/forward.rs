@@ -1,10 +1,11 @@
 //! Launches of a forward call: both layers at once, or a layer along columns, statistics, a layer along rows.
 
-use super::lines::{Along, Part, Scratch, Source, Workspace, check_channels, check_extent, launch};
+use super::lines::{Along, Part, Scratch, Source, check_extent};
 use super::map;
 use super::params::{AxialFwdNormParams, AxialFwdParams, Lines, Map, Norm, Table, Vector};
-use super::plan::ForwardProblem;
+use super::plan::{ForwardProblem, OP};
 use crate::config::axial::{Axes, AxialConfig, BatchNorm};
+use crate::ops::planning::{Arena, check_contiguous, launch};
 use crate::plan::Ptr;
 use crate::{DType, Gpu, Launch, Layout, Plan, Result};
 
@@ -62,7 +63,7 @@ impl Layer<'_> {
             lines,
             pad: 0,
         };
-        launch(entry(p.dtype, &p.q, &p.v), lines.blocks_of_head() * self.part.heads, &params)
+        launch(OP, entry(p.dtype, &p.q, &p.v), lines.blocks_of_head() * self.part.heads, &params)
     }
 }
 
@@ -80,11 +81,11 @@ fn entry(dtype: DType, q: &Layout<5>, v: &Layout<5>) -> &'static str {
 fn check(p: &ForwardProblem) -> Result<()> {
     check_extent(&p.q)?;
     for (arg, layout) in [("q", &p.q), ("v", &p.v), ("o", &p.o)] {
-        check_channels(arg, layout)?;
+        check_contiguous(OP, arg, layout)?;
     }
-    p.y.as_ref().map_or(Ok(()), |y| check_channels("y", y))?;
-    p.columns.as_ref().map_or(Ok(()), |t| check_channels("columns", t))?;
-    p.rows.as_ref().map_or(Ok(()), |t| check_channels("rows", t))
+    p.y.as_ref().map_or(Ok(()), |y| check_contiguous(OP, "y", y))?;
+    p.columns.as_ref().map_or(Ok(()), |t| check_contiguous(OP, "columns", t))?;
+    p.rows.as_ref().map_or(Ok(()), |t| check_contiguous(OP, "rows", t))
 }
 
 /// Batch norm of a layer's input, with mean and variance from elsewhere.
@@ -117,7 +118,7 @@ struct Batch {
 
 impl Batch {
     /// `blocks`: of a head in the first layer.
-    fn new(workspace: &mut Workspace, p: &ForwardProblem, affine: &Layout<2>, blocks: usize) -> Result<Self> {
+    fn new(workspace: &mut Arena, p: &ForwardProblem, affine: &Layout<2>, blocks: usize) -> Result<Self> {
         let ([_, heads, ..], [norm_heads, e]) = (p.q.shape, affine.shape);
         let partials = workspace.take(blocks.saturating_mul(heads).saturating_mul((1 + 2 * e) * 4));
         let mut vector = || Vector::scratch(workspace.take(norm_heads * e * 4), norm_heads, e);
@@ -129,7 +130,7 @@ impl Batch {
         let count = if norm_heads == 1 { blocks * heads } else { blocks };
         let params =
             AxialFwdNormParams { partials, mean, var, mean_out, var_out, count: count as i32, e: e as i32 };
-        let launch = launch("axial_fwd_norm_f32", norm_heads * e.div_ceil(NORM_CHANNELS), &params)?;
+        let launch = launch(OP, "axial_fwd_norm_f32", norm_heads * e.div_ceil(NORM_CHANNELS), &params)?;
         Ok(Self { partials, mean, var, launch })
     }
 }
@@ -140,7 +141,7 @@ pub(super) fn plan(config: &AxialConfig, p: &ForwardProblem, gpu: &Gpu) -> Resul
     if p.o.is_empty() {
         return plan_nothing(p);
     }
-    let mut workspace = Workspace::default();
+    let mut workspace = Arena::default();
     let (v, o) = (Source::Operand(V, &p.v), Source::Operand(O, &p.o));
     let whole = Part::whole(p.q.shape);
     let layer = Layer {
@@ -153,8 +154,8 @@ pub(super) fn plan(config: &AxialConfig, p: &ForwardProblem, gpu: &Gpu) -> Resul
         partials: Ptr::NULL,
     };
     match config.axes {
-        Axes::Columns => return workspace.plan(vec![layer.launch()?]),
-        Axes::Rows => return workspace.plan(vec![Layer { along: Along::Rows, ..layer }.launch()?]),
+        Axes::Columns => return workspace.plan(OP, vec![layer.launch()?]),
+        Axes::Rows => return workspace.plan(OP, vec![Layer { along: Along::Rows, ..layer }.launch()?]),
         Axes::ColumnsThenRows => {}
     }
     let y = p.y.as_ref().map(|y| Source::Operand(Y, y));
@@ -173,7 +174,7 @@ pub(super) fn plan(config: &AxialConfig, p: &ForwardProblem, gpu: &Gpu) -> Resul
     if config.norm != BatchNorm::Train
         && let Some(launch) = map::plan(p, norm, gpu)?
     {
-        return workspace.plan(vec![launch]);
+        return workspace.plan(OP, vec![launch]);
     }
     let rows = Layer { along: Along::Rows, norm, ..layer };
     match y {
@@ -196,17 +197,17 @@ pub(super) fn plan(config: &AxialConfig, p: &ForwardProblem, gpu: &Gpu) -> Resul
             }
         }
     }
-    workspace.plan(launches)
+    workspace.plan(OP, launches)
 }
 
 /// Without pixels there are no outputs but the statistics, which are 0.
 fn plan_nothing(p: &ForwardProblem) -> Result<Plan> {
-    let mut workspace = Workspace::default();
+    let mut workspace = Arena::default();
     let launches = match (&p.affine, &p.batch) {
         (Some([affine, _]), Some(_)) if !affine.is_empty() => {
             vec![Batch::new(&mut workspace, p, affine, 0)?.launch]
         }
         _ => Vec::new(),
     };
-    workspace.plan(launches)
+    workspace.plan(OP, launches)
 }

@@ -1,9 +1,10 @@
 //! How the lines of a map are shared out to blocks; see `kernels/axial.cuh`.
 
-use super::params::{Lines, Map, stride};
-use crate::kernel::find;
-use crate::plan::{Divisor, Params, Ptr};
-use crate::{DType, Error, Launch, Layout, Plan, Result};
+use super::params::{Lines, Map};
+use super::plan::OP;
+use crate::ops::planning::stride;
+use crate::plan::{Divisor, Ptr};
+use crate::{DType, Error, Layout, Result};
 use bytemuck::Zeroable;
 
 /// Pixels of a grain.
@@ -16,8 +17,6 @@ const GROUPS_MOST: usize = 16;
 const PIXELS_LEAST: usize = 64;
 /// Rows, columns, lines of a head and (batch, head) pairs stay below this.
 const EXTENT_MAX: usize = 1 << 28;
-/// Alignment of the parts of a workspace.
-const ALIGN: u64 = 256;
 
 /// The axis that a layer runs along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,55 +180,7 @@ pub(super) fn check_extent(q: &Layout<5>) -> Result<()> {
             "maps of 2^28 rows or columns over all images, or (batch, head) pairs, got {:?}",
             q.shape
         );
-        return Err(Error::unsupported("axial", what));
+        return Err(Error::unsupported(OP, what));
     }
     Ok(())
-}
-
-/// Kernels read neighbouring channels together.
-pub(super) fn check_channels<const R: usize>(arg: &str, layout: &Layout<R>) -> Result<()> {
-    if layout.shape[R - 1] > 1 && layout.strides[R - 1] != 1 {
-        let what = format!("`{arg}` with {} elements from channel to channel; only 1", layout.strides[R - 1]);
-        return Err(Error::unsupported("axial", what));
-    }
-    Ok(())
-}
-
-/// A launch of an entry with all the shared memory that it exports.
-pub(super) fn launch<P: Params>(kernel: &'static str, blocks: usize, params: &P) -> Result<Launch> {
-    launch_with(kernel, blocks, find(kernel).map_or(0, |entry| entry.shared_bytes as usize), params)
-}
-
-/// A launch of an entry with so much shared memory.
-pub(super) fn launch_with<P: Params>(
-    kernel: &'static str,
-    blocks: usize,
-    shared_bytes: usize,
-    params: &P,
-) -> Result<Launch> {
-    let grid = u32::try_from(blocks).ok().filter(|&n| n <= i32::MAX as u32).ok_or_else(|| {
-        Error::unsupported("axial", format!("{blocks} blocks, more than the 2³¹ − 1 of one launch"))
-    })?;
-    Ok(Launch::new(kernel, grid, shared_bytes as u32, params))
-}
-
-/// The part of a workspace that was handed out.
-#[derive(Default)]
-pub(super) struct Workspace {
-    bytes: u64,
-}
-
-impl Workspace {
-    pub fn take(&mut self, bytes: usize) -> Ptr {
-        let at = self.bytes;
-        self.bytes = at.saturating_add((bytes as u64).checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX));
-        Ptr::workspace(at)
-    }
-
-    pub fn plan(self, launches: Vec<Launch>) -> Result<Plan> {
-        let workspace_bytes = usize::try_from(self.bytes).ok().filter(|&n| n < 1 << 55).ok_or_else(|| {
-            Error::unsupported("axial", "a workspace that is larger than any machine's memory")
-        })?;
-        Ok(Plan { launches, workspace_bytes })
-    }
 }

@@ -1,9 +1,10 @@
 //! The launch that makes both layers of a small map at once.
 
 use super::forward::{COLUMNS, O, Q, ROWS, V, Y};
-use super::lines::{Along, Part, Source, launch_with};
+use super::lines::{Along, Part, Source};
 use super::params::{AxialFwdMapParams, Lines, Map, Norm, Table};
-use super::plan::ForwardProblem;
+use super::plan::{ForwardProblem, OP};
+use crate::ops::planning::grid;
 use crate::{DType, Gpu, Launch, Result};
 
 /// Pixels of a line and channels of q, at most; channels of a slice too.
@@ -59,5 +60,5 @@ pub(super) fn plan(p: &ForwardProblem, norm: Norm, gpu: &Gpu) -> Result<Option<L
         log2_units: (channels / UNIT).ilog2() as i32,
         pitch: pitch as i32,
     };
-    launch_with(kernel, b * h * slices, bytes, &params).map(Some)
+    Ok(Some(Launch::new(kernel, grid(OP, b * h * slices)?, bytes as u32, &params)))
 }

@@ -30,7 +30,7 @@ mod plan;
 pub use crate::config::axial::{Axes, AxialConfig, BatchNorm};
 pub use plan::{BackwardProblem, ForwardProblem};
 
-use super::{check_channels, check_shape};
+use super::{check_channels, check_shape, host_pair};
 #[cfg(feature = "cuda")]
 use crate::device::Operand;
 use crate::device::{Target, target, with_workspace};
@@ -574,22 +574,12 @@ impl<'a, T: Element> Forward<'a, T> {
             v: self.v.host(OP, "v")?,
             columns: self.columns.map(|t| t.host(OP, "columns")).transpose()?,
             rows: self.rows.map(|t| t.host(OP, "rows")).transpose()?,
-            affine: host_pair(self.affine.map(|a| [a.weight, a.bias]), "affine")?,
-            given: host_pair(self.given.map(|s| [s.mean, s.var]), "given")?,
+            affine: host_pair(OP, self.affine.map(|a| [a.weight, a.bias]), "affine")?,
+            given: host_pair(OP, self.given.map(|s| [s.mean, s.var]), "given")?,
             o: self.o.host(OP, "o")?,
             y: self.y.map(|t| t.host(OP, "y")).transpose()?,
             statistics,
         })
-    }
-}
-
-fn host_pair<'a>(
-    pair: Option<[View<'a, f32, 2>; 2]>,
-    arg: &'static str,
-) -> Result<Option<[crate::tensor::HostView<'a, f32, 2>; 2]>> {
-    match pair {
-        Some([a, b]) => Ok(Some([a.host(Axial::NAME, arg)?, b.host(Axial::NAME, arg)?])),
-        None => Ok(None),
     }
 }
 
@@ -622,8 +612,8 @@ impl<'a, T: Element> Backward<'a, T> {
             v: self.v.host(OP, "v")?,
             columns: self.columns.map(|t| t.host(OP, "columns")).transpose()?,
             rows: self.rows.map(|t| t.host(OP, "rows")).transpose()?,
-            affine: host_pair(self.affine.map(|a| [a.weight, a.bias]), "affine")?,
-            statistics: host_pair(self.statistics.map(|s| [s.mean, s.var]), "statistics")?,
+            affine: host_pair(OP, self.affine.map(|a| [a.weight, a.bias]), "affine")?,
+            statistics: host_pair(OP, self.statistics.map(|s| [s.mean, s.var]), "statistics")?,
             y: self.y.map(|t| t.host(OP, "y")).transpose()?,
             d_o: self.d_o.host(OP, "d_o")?,
             dq: self.dq.map(|t| t.host(OP, "dq")).transpose()?,

@@ -1,6 +1,7 @@
 //! Mirrors of the parameter structs in `kernels/axial*.cu` and `.cuh`: same fields, same order.
 
 use crate::Layout;
+use crate::ops::planning::stride;
 use crate::plan::{Divisor, Params, Ptr};
 use bytemuck::{Pod, Zeroable};
 use std::mem::offset_of;
@@ -67,11 +68,6 @@ impl Vector {
     pub fn scratch(data: Ptr, heads: usize, e: usize) -> Self {
         Self { data, stride_h: if heads == 1 { 0 } else { e as i64 }, stride_channel: 1 }
     }
-}
-
-/// Strides of dimensions of size 1 are never walked, and must not spoil the alignment of the others.
-pub(super) fn stride<const R: usize>(layout: &Layout<R>, i: usize) -> i64 {
-    if layout.shape[i] == 1 { 0 } else { layout.strides[i] as i64 }
 }
 
 /// Mirrors `axial::Norm`.

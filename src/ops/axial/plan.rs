@@ -1,7 +1,9 @@
 //! Calls of `axial` as the planner sees them, and their cost. The launches are in `forward` and `backward`.
 
 use crate::config::axial::AxialConfig;
-use crate::{Cost, DType, Layout};
+use crate::{Axial, Cost, DType, Layout};
+
+pub(super) const OP: &str = Axial::NAME;
 
 /// A forward call: element type and layouts. Operands: 0 q, 1 v, 2 columns, 3 rows, 4 weight, 5 bias, 6 mean, 7 var (of the
 /// caller), 8 o, 9 y, 10 mean, 11 var (of this batch).

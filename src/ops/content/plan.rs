@@ -4,18 +4,18 @@ mod params;
 mod tiling;
 
 use crate::config::content::{ContentConfig, FeatureMap, Form};
+use crate::ops::planning::{Arena, Map, check_contiguous, grid};
 use crate::plan::{Divisor, Ptr};
-use crate::{Cost, DType, Error, Gpu, Launch, Layout, Plan, Result};
+use crate::{Content, Cost, DType, Error, Gpu, Launch, Layout, Plan, Result};
 use params::{
     ContentBwdKvParams, ContentBwdMergeParams, ContentBwdQParams, ContentFwdKvParams, ContentFwdMergeParams,
-    ContentFwdQParams, Map, Positions, Saved, Tiling, form_of,
+    ContentFwdQParams, Positions, Saved, Tiling, form_of,
 };
-use tiling::{ByRows, Channels, Outer, round_up};
+use tiling::{ByRows, Channels, Outer};
 
+const OP: &str = Content::NAME;
 /// Positions of a map, and (batch, head) pairs, stay below this.
 const EXTENT_MAX: usize = 1 << 30;
-/// Alignment of what lies in the workspace, in bytes.
-const ALIGN: usize = 256;
 
 /// A forward call: element type and layouts. Operands: 0 q, 1 k, 2 v, 3 o, 4 summary, 5 max, 6 sum.
 #[derive(Clone, Copy, Debug)]
@@ -55,20 +55,6 @@ pub struct BackwardProblem {
     pub dv: Option<Layout<5>>,
 }
 
-/// Parts of a workspace, one behind the other.
-#[derive(Default)]
-struct Scratch {
-    bytes: usize,
-}
-
-impl Scratch {
-    fn floats(&mut self, count: usize) -> Ptr {
-        let at = self.bytes;
-        self.bytes = at.saturating_add(round_up(count.saturating_mul(size_of::<f32>()), ALIGN));
-        Ptr::workspace(at as u64)
-    }
-}
-
 /// What the launches of a call have in common.
 struct Sizes {
     bh: usize,
@@ -91,8 +77,10 @@ pub(super) fn forward(config: &ContentConfig, problem: &ForwardProblem, gpu: &Gp
     }
     check_extent(&p.q, "q")?;
     check_extent(&p.k, "k")?;
-    check_channels(&[("q", &p.q), ("k", &p.k), ("v", &p.v), ("o", &p.o)])?;
-    let mut scratch = Scratch::default();
+    for (arg, layout) in [("q", &p.q), ("k", &p.k), ("v", &p.v), ("o", &p.o)] {
+        check_contiguous(OP, arg, layout)?;
+    }
+    let mut scratch = Arena::default();
     let saved = if p.saves {
         Saved { summary: Ptr::operand(4), max: Ptr::operand(5), sum: Ptr::operand(6) }
     } else {
@@ -128,10 +116,10 @@ pub(super) fn forward(config: &ContentConfig, problem: &ForwardProblem, gpu: &Gp
             DType::F16 => "content_fwd_q_f16",
             DType::Bf16 => "content_fwd_q_bf16",
         };
-        let blocks = grid(bh, n.div_ceil(rows.per_block))?;
+        let blocks = grid(OP, bh.saturating_mul(n.div_ceil(rows.per_block)))?;
         launches.push(Launch::new(kernel, blocks, rows.shared_bytes as u32, &params));
     }
-    Ok(Plan { launches, workspace_bytes: scratch.bytes })
+    scratch.plan(OP, launches)
 }
 
 /// The launches that make the summary of keys and values.
@@ -139,7 +127,7 @@ fn summarise(
     config: &ContentConfig,
     p: &ForwardProblem,
     saved: Saved,
-    scratch: &mut Scratch,
+    scratch: &mut Arena,
     gpu: &Gpu,
     launches: &mut Vec<Launch>,
 ) -> Result<()> {
@@ -175,7 +163,7 @@ fn summarise(
         (DType::Bf16, false) => "content_fwd_kv_bf16",
         (DType::Bf16, true) => "content_fwd_kv_bf16_wide",
     };
-    let blocks = grid(bh, outer.splits)?;
+    let blocks = grid(OP, bh.saturating_mul(outer.splits))?;
     launches.push(Launch::new(kernel, blocks, outer.shared_bytes as u32, &params));
     if outer.splits > 1 {
         launches.push(merge(bh, &c, saved, parts, outer.splits, m, config.form)?);
@@ -226,7 +214,7 @@ fn merge(
         positions: positions as i32,
         lanes_log2: merge_lanes_log2(c.e),
     };
-    Ok(Launch::new("content_fwd_merge_f32", grid(bh, c.d)?, MERGE_SHARED, &params))
+    Ok(Launch::new("content_fwd_merge_f32", grid(OP, bh.saturating_mul(c.d))?, MERGE_SHARED, &params))
 }
 
 pub(super) fn backward(config: &ContentConfig, problem: &BackwardProblem, gpu: &Gpu) -> Result<Plan> {
@@ -241,14 +229,15 @@ pub(super) fn backward(config: &ContentConfig, problem: &BackwardProblem, gpu: &
     }
     check_extent(&p.q, "q")?;
     check_extent(&p.k, "k")?;
-    check_channels(&[("q", &p.q), ("k", &p.k), ("v", &p.v), ("d_o", &p.d_o)])?;
-    let grads = [("dq", &p.dq), ("dk", &p.dk), ("dv", &p.dv)];
-    let grads: Vec<_> =
-        grads.iter().filter_map(|(arg, grad)| grad.as_ref().map(|grad| (*arg, grad))).collect();
-    check_channels(&grads)?;
+    for (arg, layout) in [("q", &p.q), ("k", &p.k), ("v", &p.v), ("d_o", &p.d_o)] {
+        check_contiguous(OP, arg, layout)?;
+    }
+    for (arg, grad) in [("dq", &p.dq), ("dk", &p.dk), ("dv", &p.dv)] {
+        grad.as_ref().map_or(Ok(()), |grad| check_contiguous(OP, arg, grad))?;
+    }
     let (summary, max, sum) = (Ptr::operand(3), Ptr::operand(4), Ptr::operand(5));
     let shrink = config.form.shrink(p.k.shape[2] * p.k.shape[3]);
-    let mut scratch = Scratch::default();
+    let mut scratch = Arena::default();
     let mut launches = Vec::new();
     let (mut splits, mut partials, mut totals) = (0, Ptr::NULL, Ptr::NULL);
     if has_queries {
@@ -289,7 +278,12 @@ pub(super) fn backward(config: &ContentConfig, problem: &BackwardProblem, gpu: &
             (DType::Bf16, false) => "content_bwd_q_bf16",
             (DType::Bf16, true) => "content_bwd_q_bf16_wide",
         };
-        launches.push(Launch::new(kernel, grid(bh, splits)?, outer.shared_bytes as u32, &params));
+        launches.push(Launch::new(
+            kernel,
+            grid(OP, bh.saturating_mul(splits))?,
+            outer.shared_bytes as u32,
+            &params,
+        ));
     }
     if wants_keys {
         let (dc, shift) = (scratch.floats(bh * c.d * c.e), scratch.floats(bh * c.d));
@@ -307,10 +301,15 @@ pub(super) fn backward(config: &ContentConfig, problem: &BackwardProblem, gpu: &
             shrink,
             lanes_log2: merge_lanes_log2(c.e),
         };
-        launches.push(Launch::new("content_bwd_merge_f32", grid(bh, c.d)?, BWD_MERGE_SHARED, &params));
+        launches.push(Launch::new(
+            "content_bwd_merge_f32",
+            grid(OP, bh.saturating_mul(c.d))?,
+            BWD_MERGE_SHARED,
+            &params,
+        ));
         launches.push(key_side(config, p, [dc, shift, max], gpu)?);
     }
-    Ok(Plan { launches, workspace_bytes: scratch.bytes })
+    scratch.plan(OP, launches)
 }
 
 /// The launch that makes dk and dv.
@@ -349,7 +348,12 @@ fn key_side(
         DType::F16 => "content_bwd_kv_f16",
         DType::Bf16 => "content_bwd_kv_bf16",
     };
-    Ok(Launch::new(kernel, grid(bh, m.div_ceil(rows.per_block))?, rows.shared_bytes as u32, &params))
+    Ok(Launch::new(
+        kernel,
+        grid(OP, bh.saturating_mul(m.div_ceil(rows.per_block)))?,
+        rows.shared_bytes as u32,
+        &params,
+    ))
 }
 
 fn positions_of(tensors: &[Option<&Layout<5>>], per_block: usize) -> Positions {
@@ -362,32 +366,13 @@ fn check_extent(t: &Layout<5>, arg: &str) -> Result<()> {
     let [b, h, y, x, _] = t.shape;
     if b.saturating_mul(h) >= EXTENT_MAX || y.saturating_mul(x) >= EXTENT_MAX {
         let what = format!("2^30 positions or (batch, head) pairs and more, got `{arg}` of {:?}", t.shape);
-        return Err(Error::unsupported("content", what));
+        return Err(Error::unsupported(OP, what));
     }
     Ok(())
-}
-
-/// Kernels read neighbouring channels together.
-fn check_channels(tensors: &[(&str, &Layout<5>)]) -> Result<()> {
-    for (arg, layout) in tensors {
-        if layout.shape[4] > 1 && layout.strides[4] != 1 {
-            let what = format!("`{arg}` with {} elements from channel to channel; only 1", layout.strides[4]);
-            return Err(Error::unsupported("content", what));
-        }
-    }
-    Ok(())
-}
-
-fn grid(bh: usize, blocks: usize) -> Result<u32> {
-    let blocks = bh.saturating_mul(blocks);
-    u32::try_from(blocks)
-        .ok()
-        .filter(|&blocks| blocks <= i32::MAX as u32)
-        .ok_or_else(|| Error::unsupported("content", format!("{blocks} blocks, more than a grid holds")))
 }
 
 fn too_little_memory() -> Error {
-    Error::unsupported("content", "GPUs with less shared memory per block than 99 KiB")
+    Error::unsupported(OP, "GPUs with less shared memory per block than 99 KiB")
 }
 
 pub(super) fn forward_cost(config: &ContentConfig, problem: &ForwardProblem) -> Cost {

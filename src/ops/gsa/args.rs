@@ -1,8 +1,7 @@
 //! Arguments of [`Gsa`]: views for callers with memory of their own, tensors for the others.
 
 use super::{BackwardProblem, ForwardProblem, Gsa, check};
-use crate::ops::{axial, content};
-use crate::tensor::HostView;
+use crate::ops::{axial, content, host_pair};
 use crate::{Element, Result, Tensor, View, ViewMut, cpu};
 
 /// Arguments of [`Gsa::forward_into`].
@@ -116,16 +115,6 @@ pub struct Grads<T> {
     pub daffine: Option<axial::Affine<Tensor<f32, 2>>>,
 }
 
-fn host_pair<'a>(
-    pair: Option<[View<'a, f32, 2>; 2]>,
-    arg: &'static str,
-) -> Result<Option<[HostView<'a, f32, 2>; 2]>> {
-    match pair {
-        Some([a, b]) => Ok(Some([a.host(Gsa::NAME, arg)?, b.host(Gsa::NAME, arg)?])),
-        None => Ok(None),
-    }
-}
-
 impl<'a, T: Element> Forward<'a, T> {
     /// This call as the planner sees it.
     pub fn problem(&self) -> ForwardProblem {
@@ -172,8 +161,8 @@ impl<'a, T: Element> Forward<'a, T> {
             v: self.v.host(OP, "v")?,
             columns: self.columns.host(OP, "columns")?,
             rows: self.rows.host(OP, "rows")?,
-            affine: host_pair(self.affine.map(|a| [a.weight, a.bias]), "affine")?,
-            given: host_pair(self.given.map(|s| [s.mean, s.var]), "given")?,
+            affine: host_pair(OP, self.affine.map(|a| [a.weight, a.bias]), "affine")?,
+            given: host_pair(OP, self.given.map(|s| [s.mean, s.var]), "given")?,
             o: self.o.host(OP, "o")?,
             content,
             y: self.y.map(|t| t.host(OP, "y")).transpose()?,
@@ -222,8 +211,8 @@ impl<'a, T: Element> Backward<'a, T> {
             v: self.v.host(OP, "v")?,
             columns: self.columns.host(OP, "columns")?,
             rows: self.rows.host(OP, "rows")?,
-            affine: host_pair(self.affine.map(|a| [a.weight, a.bias]), "affine")?,
-            statistics: host_pair(self.statistics.map(|s| [s.mean, s.var]), "statistics")?,
+            affine: host_pair(OP, self.affine.map(|a| [a.weight, a.bias]), "affine")?,
+            statistics: host_pair(OP, self.statistics.map(|s| [s.mean, s.var]), "statistics")?,
             content: (summary, s.max.host(OP, "content.max")?, s.sum.host(OP, "content.sum")?),
             y: self.y.host(OP, "y")?,
             d_o: self.d_o.host(OP, "d_o")?,

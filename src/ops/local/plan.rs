@@ -4,14 +4,16 @@ mod params;
 mod tiling;
 
 use crate::config::local::{Border, LocalConfig, Relative};
+use crate::ops::planning::{Map, check_contiguous, grid};
 use crate::plan::{Divisor, Ptr};
-use crate::{Cost, DType, Error, Gpu, Launch, Layout, Plan, Result};
+use crate::{Cost, DType, Error, Gpu, Launch, Layout, Local, Plan, Result};
 use params::{
-    Axis, LocalBwdDkvParams, LocalBwdDqParams, LocalBwdDrelParams, LocalFwdParams, LocalQueryTerms, Map,
-    Table, TableGradient,
+    Axis, LocalBwdDkvParams, LocalBwdDqParams, LocalBwdDrelParams, LocalFwdParams, LocalQueryTerms, Table,
+    TableGradient,
 };
 use tiling::{Task, Tiling};
 
+const OP: &str = Local::NAME;
 /// Window rows above which a warp takes two patches: keys are then shared by most of both.
 const TALL_ABOVE: usize = 7;
 /// Bytes of a warp's sums of 16 table rows; see `kSkewBytes` in `kernels/local_bwd_dq.cuh`.
@@ -85,7 +87,9 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
     }
     let p = problem;
     check_extent(&p.q)?;
-    check_channels(&[("q", &p.q), ("k", &p.k), ("v", &p.v), ("o", &p.o)])?;
+    for (arg, layout) in [("q", &p.q), ("k", &p.k), ("v", &p.v), ("o", &p.o)] {
+        check_contiguous(OP, arg, layout)?;
+    }
     let class = Class::of(p.dtype, &p.q, &p.v);
     let table_shape = tiling::table_shape(config.window);
     let cut = |is_tall: bool| {
@@ -127,7 +131,7 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
         (DType::Bf16, 64, true) => "local_fwd_bf16_d64_tall",
         (DType::Bf16, ..) => "local_fwd_bf16_d128",
     };
-    let launch = Launch::new(kernel, grid(tiling.tiles())?, tiling.shared_bytes as u32, &params);
+    let launch = Launch::new(kernel, grid(OP, tiling.tiles())?, tiling.shared_bytes as u32, &params);
     Ok(Plan { launches: vec![launch], workspace_bytes: 0 })
 }
 
@@ -137,10 +141,12 @@ pub(super) fn backward(config: &LocalConfig, problem: &BackwardProblem, gpu: &Gp
         return Ok(empty_backward(p));
     }
     check_extent(&p.q)?;
-    let outputs = [("dq", &p.dq), ("dk", &p.dk), ("dv", &p.dv)];
-    let outputs = outputs.iter().filter_map(|(arg, layout)| layout.as_ref().map(|l| (*arg, l)));
-    let inputs = [("q", &p.q), ("k", &p.k), ("v", &p.v), ("o", &p.o), ("d_o", &p.d_o)];
-    check_channels(&inputs.into_iter().chain(outputs).collect::<Vec<_>>())?;
+    for (arg, layout) in [("q", &p.q), ("k", &p.k), ("v", &p.v), ("o", &p.o), ("d_o", &p.d_o)] {
+        check_contiguous(OP, arg, layout)?;
+    }
+    for (arg, grad) in [("dq", &p.dq), ("dk", &p.dk), ("dv", &p.dv)] {
+        grad.as_ref().map_or(Ok(()), |grad| check_contiguous(OP, arg, grad))?;
+    }
 
     let wants_tables = p.tables.is_some() && (p.drel_h.is_some() || p.drel_w.is_some());
     let wants_delta = p.dk.is_some();
@@ -237,7 +243,7 @@ fn dq(
         (DType::Bf16, 64) => "local_bwd_dq_bf16_d64",
         (DType::Bf16, _) => "local_bwd_dq_bf16_d128",
     };
-    plan.launches.push(Launch::new(kernel, grid(blocks)?, tiling.shared_bytes as u32, &params));
+    plan.launches.push(Launch::new(kernel, grid(OP, blocks)?, tiling.shared_bytes as u32, &params));
     if let (true, Some(tables)) = (wants_tables, &p.tables) {
         plan.workspace_bytes += blocks * partial_bytes;
         drel(p, tables, tiling.sections, blocks_per_section, config.scale.abs(), partials, plan);
@@ -330,7 +336,7 @@ fn dkv(config: &LocalConfig, p: &BackwardProblem, gpu: &Gpu, plan: &mut Plan) ->
             config.border.name(),
             p.dtype,
         );
-        Error::unsupported("local", what)
+        Error::unsupported(OP, what)
     })?;
     let frame = tiling.frame;
     let band_pixels = (frame.planes * frame.band_rows * frame.axes[1].halo) as usize;
@@ -372,7 +378,7 @@ fn dkv(config: &LocalConfig, p: &BackwardProblem, gpu: &Gpu, plan: &mut Plan) ->
         (DType::Bf16, _) => "local_bwd_dkv_bf16_d128",
     };
     let blocks = tiling.tiles() * roles as usize;
-    plan.launches.push(Launch::new(kernel, grid(blocks)?, tiling.shared_bytes as u32, &params));
+    plan.launches.push(Launch::new(kernel, grid(OP, blocks)?, tiling.shared_bytes as u32, &params));
     Ok(())
 }
 
@@ -447,31 +453,13 @@ fn check_extent(q: &Layout<5>) -> Result<()> {
     let [b, h, y, x, _] = q.shape;
     if y.max(x) >= EXTENT_MAX || b.saturating_mul(h) >= EXTENT_MAX {
         let what = format!("maps of 2^28 rows, columns or (batch, head) pairs and more, got {:?}", q.shape);
-        return Err(Error::unsupported("local", what));
+        return Err(Error::unsupported(OP, what));
     }
     Ok(())
-}
-
-/// Kernels read neighbouring channels together.
-fn check_channels(tensors: &[(&str, &Layout<5>)]) -> Result<()> {
-    for (arg, layout) in tensors {
-        if layout.shape[4] > 1 && layout.strides[4] != 1 {
-            let what = format!("`{arg}` with {} elements from channel to channel; only 1", layout.strides[4]);
-            return Err(Error::unsupported("local", what));
-        }
-    }
-    Ok(())
-}
-
-fn grid(tiles: usize) -> Result<u32> {
-    u32::try_from(tiles)
-        .ok()
-        .filter(|&tiles| tiles <= i32::MAX as u32)
-        .ok_or_else(|| Error::unsupported("local", format!("{tiles} tiles, more than a grid holds")))
 }
 
 fn too_little_memory() -> Error {
-    Error::unsupported("local", "GPUs with less shared memory per block than 99 KiB")
+    Error::unsupported(OP, "GPUs with less shared memory per block than 99 KiB")
 }
 
 /// |α| for `Exponent` of `kernels/prim/softmax.cuh`, which takes f32 scores in base e and others in base 2; and whether α is

@@ -1,38 +1,10 @@
 //! The parameter structs of `kernels/content*`: same fields, same order.
 
+use crate::Layout;
 use crate::config::content::{FeatureMap, Form};
+use crate::ops::planning::Map;
 use crate::plan::{Divisor, Params, Ptr};
-use crate::{DType, Layout};
 use bytemuck::{Pod, Zeroable};
-
-/// Bytes of the widest access; see `prim/base.cuh`.
-pub(super) const UNIT: usize = 16;
-
-/// A tensor `[b, h, y, x, channels]`, channels contiguous; strides in elements.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-pub(super) struct Map {
-    pub data: Ptr,
-    pub strides: [i64; 4],
-    pub is_wide: i64,
-}
-
-impl Map {
-    /// No tensor.
-    pub const NONE: Map = Map { data: Ptr::NULL, strides: [0; 4], is_wide: 0 };
-
-    pub fn of(operand: u8, layout: &Layout<5>, dtype: DType) -> Self {
-        let strides = [0, 1, 2, 3].map(|i| stride(layout, i));
-        let unit = UNIT / dtype.bytes();
-        let is_wide = layout.shape[4].is_multiple_of(unit) && strides.iter().all(|s| s % unit as i64 == 0);
-        Self { data: Ptr::operand(operand), strides, is_wide: is_wide.into() }
-    }
-}
-
-/// Strides of dimensions of size 1 are never walked, and must not spoil the alignment of the others.
-fn stride(layout: &Layout<5>, i: usize) -> i64 {
-    if layout.shape[i] == 1 { 0 } else { layout.strides[i] as i64 }
-}
 
 /// The positions of a map, and how blocks share them; see `content.cuh`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -1,6 +1,6 @@
 //! How positions are split over blocks, and a block's shared memory over tiles.
 
-use super::params::UNIT;
+use crate::ops::planning::UNIT_BYTES;
 use crate::{DType, Gpu};
 
 /// Channels and positions of a product come in whole blocks; see `content.cuh`.
@@ -14,7 +14,7 @@ const ROW_WARPS: usize = 8;
 /// Terms of a sum after which it leaves the tensor core; see `prim/mma.cuh`.
 const TERMS_MAX: usize = 1024;
 /// Bytes of a warp's sums that left the tensor core; mirrors `kKeptBytes` in `content_unit.cuh`.
-const KEPT_BYTES: usize = (SLICE / 8 + 1) * 32 * UNIT;
+const KEPT_BYTES: usize = (SLICE / 8 + 1) * 32 * UNIT_BYTES;
 /// Blocks of a launch, if there is work for so many: eight for each multiprocessor of the largest GPUs, so that the last
 /// wave costs little.
 const BLOCKS: usize = 1056;
@@ -49,12 +49,12 @@ impl Channels {
 
     /// Bytes of a position of `count` channels in shared memory; mirrors `pitch_of` in `content.cuh`.
     pub fn pitch(&self, count: usize) -> usize {
-        count * self.bytes + UNIT
+        count * self.bytes + UNIT_BYTES
     }
 
     /// Units of 16 bytes of `count` channels.
     pub fn units(&self, count: usize) -> usize {
-        count * self.bytes / UNIT
+        count * self.bytes / UNIT_BYTES
     }
 
     fn is_f32(&self) -> bool {

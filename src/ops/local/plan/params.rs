@@ -1,45 +1,9 @@
 //! The parameter structs of `kernels/local*.cuh`: same fields, same order.
 
+use crate::ops::planning::{Map, is_wide, stride};
 use crate::plan::{Divisor, Params, Ptr};
 use crate::{DType, Layout};
 use bytemuck::{Pod, Zeroable};
-
-/// Bytes of the widest access; see `prim/base.cuh`.
-const UNIT: usize = 16;
-
-/// A tensor `[b, h, y, x, channels]`, channels contiguous; strides in elements.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-pub(super) struct Map {
-    pub data: Ptr,
-    pub strides: [i64; 4],
-    pub is_wide: i64,
-}
-
-impl Map {
-    /// No tensor: kernels look at the pointer.
-    pub const NONE: Map = Map { data: Ptr::NULL, strides: [0; 4], is_wide: 0 };
-
-    pub fn of(operand: u8, layout: &Layout<5>, dtype: DType) -> Self {
-        let strides = [0, 1, 2, 3].map(|i| stride(layout, i));
-        Self {
-            data: Ptr::operand(operand),
-            strides,
-            is_wide: is_wide(&strides, layout.shape[4], dtype).into(),
-        }
-    }
-}
-
-/// Whether every pixel is aligned if the first one is, and has whole units of channels.
-fn is_wide(strides: &[i64], channels: usize, dtype: DType) -> bool {
-    let unit = UNIT / dtype.bytes();
-    channels.is_multiple_of(unit) && strides.iter().all(|s| s % unit as i64 == 0)
-}
-
-/// Strides of dimensions of size 1 are never walked, and must not spoil the alignment of the others.
-fn stride<const R: usize>(layout: &Layout<R>, i: usize) -> i64 {
-    if layout.shape[i] == 1 { 0 } else { layout.strides[i] as i64 }
-}
 
 /// A relative table `[heads, rows, channels]` of channels `first..first + channels` of q.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
