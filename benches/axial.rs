@@ -1,5 +1,6 @@
 //! `axial` on the CPU device, over the layers of vision models, against the definition.
 
+use crate::inputs::values;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use half::f16;
 use macula::axial::{Affine, AxialConfig, BatchNorm, Parameters};
@@ -20,12 +21,6 @@ const CASES: [Case; 3] = [
     Case { name: "b1_56x56_h8_d64", shape: [1, 8, 56, 56, 64] },
     Case { name: "b1_128x128_h2_d64", shape: [1, 2, 128, 128, 64] },
 ];
-
-fn values<T: Element, const R: usize>(shape: [usize; R], seed: u32) -> Tensor<T, R> {
-    let value = |i: u32| f32::from((i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 16) as i16) / 32768.0;
-    let count = shape.iter().product::<usize>() as u32;
-    Tensor::from_vec((0..count).map(|i| T::from_f32(value(i))).collect(), shape).unwrap()
-}
 
 /// Column and row table that reach the whole map.
 fn tables<T: Element>([_, _, y, x, d]: [usize; 5]) -> [Tensor<T, 3>; 2] {

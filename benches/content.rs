@@ -1,5 +1,6 @@
 //! `content` on the CPU device, over the layers of vision models, against the definition.
 
+use crate::inputs::values;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use half::f16;
 use macula::content::{ContentConfig, Form};
@@ -21,16 +22,10 @@ const CASES: [Case; 3] = [
     Case { name: "b1_128x128_h2_d64", shape: [1, 2, 128, 128, 64] },
 ];
 
-fn values<T: Element>(shape: [usize; 5], seed: u32) -> Tensor<T, 5> {
-    let value = |i: u32| f32::from((i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 16) as i16) / 32768.0;
-    let count = shape.iter().product::<usize>() as u32;
-    Tensor::from_vec((0..count).map(|i| T::from_f32(value(i))).collect(), shape).unwrap()
-}
-
 /// The op on a small map is what the definition says.
 fn check_small(config: ContentConfig) {
     let shape @ [b, h, y, x, d] = [1, 2, 9, 7, 5];
-    let tensors = [1, 2, 3].map(|seed| values::<f32>(shape, seed));
+    let tensors = [1, 2, 3].map(|seed| values::<f32, 5>(shape, seed));
     let [q, k, v] = &tensors;
     let got = Content::new(config).forward(&Cpu::new(), q, k, v).unwrap().o.to_vec().unwrap();
     let exact = |t: &Tensor<f32, 5>| t.to_vec().unwrap().into_iter().map(f64::from).collect::<Vec<f64>>();
@@ -48,7 +43,7 @@ fn forward_and_backward<T: Element>(
     config: ContentConfig,
 ) {
     let (cpu, op) = (Cpu::new(), Content::new(config));
-    let [q, k, v, d_o] = [1, 2, 3, 4].map(|seed| values::<T>(case.shape, seed));
+    let [q, k, v, d_o] = [1, 2, 3, 4].map(|seed| values::<T, 5>(case.shape, seed));
     let saved = op.forward(&cpu, &q, &k, &v).unwrap().saved;
     let mut group = criterion.benchmark_group("content");
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));

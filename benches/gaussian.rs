@@ -1,5 +1,6 @@
 //! `gaussian` on the CPU device, over the layers of vision models, against the definition and a plain convolution.
 
+use crate::inputs::values;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use half::f16;
 use macula::gaussian::{GaussianConfig, Kernel};
@@ -24,12 +25,6 @@ const CASES: [Case; 5] = [
     Case { name: "b1_512x512_h1_d64", shape: [1, 1, 512, 512, 64], radius: 5.0 },
     Case { name: "b1_512x512_h1_d64_narrow", shape: [1, 1, 512, 512, 64], radius: 1.0 },
 ];
-
-fn values<T: Element>(shape: [usize; 5], seed: u32) -> Tensor<T, 5> {
-    let value = |i: u32| f32::from((i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 16) as i16) / 32768.0;
-    let count = shape.iter().product::<usize>() as u32;
-    Tensor::from_vec((0..count).map(|i| T::from_f32(value(i))).collect(), shape).unwrap()
-}
 
 fn op(kernel: Kernel) -> Gaussian {
     Gaussian::new(GaussianConfig { kernel, ..Default::default() }).unwrap()
@@ -74,7 +69,7 @@ fn assert_close(got: &[f32], want: &[f32], what: &str) {
 /// The op on one thread's worth of the truth: every kernel and gradient that will be timed, on a small map.
 fn check_small(kernel: Kernel) {
     let shape = [1, 1, 13, 9, 5];
-    let v = values::<f32>(shape, 1);
+    let v = values::<f32, 5>(shape, 1);
     let config = GaussianConfig { kernel, ..Default::default() };
     let o = op(kernel).forward(&Cpu::new(), &v, &Tensor::from_vec(vec![1.7], [1]).unwrap()).unwrap();
     let exact: Vec<f64> = v.to_vec().unwrap().into_iter().map(f64::from).collect();
@@ -84,7 +79,7 @@ fn check_small(kernel: Kernel) {
 
 fn forward_and_backward<T: Element>(criterion: &mut Criterion, case: &Case) {
     let (cpu, op) = (Cpu::new(), op(Kernel::Gaussian));
-    let (v, d_o) = (values::<T>(case.shape, 1), values::<T>(case.shape, 2));
+    let (v, d_o) = (values::<T, 5>(case.shape, 1), values::<T, 5>(case.shape, 2));
     let sigma = Tensor::from_vec(vec![case.radius], [1]).unwrap();
     let mut group = criterion.benchmark_group("gaussian");
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
@@ -99,7 +94,7 @@ fn forward_and_backward<T: Element>(criterion: &mut Criterion, case: &Case) {
 }
 
 fn rivals(criterion: &mut Criterion, case: &Case) {
-    let v = values::<f32>(case.shape, 1);
+    let v = values::<f32, 5>(case.shape, 1);
     let sigma = Tensor::from_vec(vec![case.radius], [1]).unwrap();
     let o = op(Kernel::Gaussian).forward(&Cpu::new(), &v, &sigma).unwrap().to_vec().unwrap();
     let v = v.to_vec().unwrap();
@@ -118,7 +113,7 @@ fn rivals(criterion: &mut Criterion, case: &Case) {
 /// The definition visits every pair of pixels.
 fn small(criterion: &mut Criterion) {
     let shape = [1, 1, 32, 32, 16];
-    let (cpu, v) = (Cpu::new(), values::<f32>(shape, 1));
+    let (cpu, v) = (Cpu::new(), values::<f32, 5>(shape, 1));
     let sigma = Tensor::from_vec(vec![3.0], [1]).unwrap();
     let mut group = criterion.benchmark_group("gaussian");
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));

@@ -1,5 +1,6 @@
 //! `local` on the CPU device, over the layers of vision models, against the definition and plain loops over windows.
 
+use crate::inputs::values;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use half::f16;
 use macula::local::{Border, LocalConfig, Tables};
@@ -38,12 +39,6 @@ impl Case {
         let rows = self.border.table_rows(self.window);
         self.config().relative.table_channels(self.shape[4]).map(|channels| [1, rows, channels])
     }
-}
-
-fn values<T: Element, const R: usize>(shape: [usize; R], seed: u32) -> Tensor<T, R> {
-    let value = |i: u32| f32::from((i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 16) as i16) / 32768.0;
-    let count = shape.iter().product::<usize>() as u32;
-    Tensor::from_vec((0..count).map(|i| T::from_f32(value(i))).collect(), shape).unwrap()
 }
 
 /// q, k, v, the gradient of the output, and the tables.

@@ -5,6 +5,7 @@
 mod axial;
 mod content;
 mod gaussian;
+mod inputs;
 mod local;
 
 fn main() {

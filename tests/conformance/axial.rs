@@ -2,7 +2,7 @@
 
 use crate::axial::{CASES, CONFIGS, Case, Passes, run};
 use crate::common::cuda::{assert_all_executed, devices, look_alike, with_scratch, with_settings};
-use crate::common::memory::{Memory, layout};
+use crate::common::memory::{Lies, Memory, layout};
 use crate::common::random;
 use half::{bf16, f16};
 use macula::axial::{
@@ -52,40 +52,16 @@ fn cuda_bf16() {
     conformance::<bf16>();
 }
 
-/// How the tensors of a call lie in memory.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Lies {
-    Contiguous,
-    /// Memory `[b, y, x, h, channels]`.
-    HeadsLast,
-    /// Rows and pixels with odd gaps, rows backwards: nothing is aligned to 16 bytes.
-    Gaps,
+/// A table's layout beside maps that lie so.
+fn table_layout(lies: Lies, [heads, rows, channels]: [usize; 3]) -> Layout<3> {
+    let gap = if lies == Lies::Gaps { 3 } else { 0 };
+    let row = (channels + gap) as isize;
+    Layout::strided([heads, rows, channels], [rows as isize * row, row, 1], gap)
 }
 
-impl Lies {
-    fn map(self, [b, h, y, x, channels]: [usize; 5]) -> Layout<5> {
-        match self {
-            Lies::Contiguous => layout([b, h, y, x, channels], 0, [false; 5]),
-            Lies::HeadsLast => Layout::contiguous([b, y, x, h, channels]).permute([0, 3, 1, 2, 4]).unwrap(),
-            Lies::Gaps => {
-                let pixel = channels as isize + 1;
-                let row = x as isize * pixel + 3;
-                let (head, image) = (y as isize * row, (h * y) as isize * row);
-                let strides = [image, head, -row, pixel, 1];
-                Layout::strided([b, h, y, x, channels], strides, (y - 1) * row as usize + 5)
-            }
-        }
-    }
-
-    fn table(self, [heads, rows, channels]: [usize; 3]) -> Layout<3> {
-        let gap = if self == Lies::Gaps { 3 } else { 0 };
-        let row = (channels + gap) as isize;
-        Layout::strided([heads, rows, channels], [rows as isize * row, row, 1], gap)
-    }
-
-    fn vector(self, shape: [usize; 2]) -> Layout<2> {
-        layout(shape, if self == Lies::Gaps { 5 } else { 0 }, [false; 2])
-    }
+/// The layout of batch norm's vectors beside maps that lie so.
+fn vector_layout(lies: Lies, shape: [usize; 2]) -> Layout<2> {
+    layout(shape, if lies == Lies::Gaps { 5 } else { 0 }, [false; 2])
 }
 
 /// What a call into the caller's memory returned.
@@ -121,9 +97,9 @@ fn run_into<T: Element>(
     let explain = |e: macula::Error| format!("{} {config:?} {lies:?}: {e}", case.name);
     let op = Axial::new(config).map_err(explain)?;
     let [b, h, y, x, d] = case.q;
-    let (q_map, v_map) = (lies.map(case.q), lies.map([b, h, y, x, case.e]));
-    let tables = [0, 1].map(|i| lies.table([1, 2 * case.reach[i] - 1, d]));
-    let vector = lies.vector([1, case.e]);
+    let (q_map, v_map) = (lies.layout(case.q), lies.layout([b, h, y, x, case.e]));
+    let tables = [0, 1].map(|i| table_layout(lies, [1, 2 * case.reach[i] - 1, d]));
+    let vector = vector_layout(lies, [1, case.e]);
     let fill = |seed, count| random::<T>(seed, count, 1.0);
     let q = Memory::holding(q_map, &fill(1, q_map.len()));
     let v = Memory::holding(v_map, &fill(2, v_map.len()));
@@ -274,11 +250,11 @@ fn any_memory<T: Element>() {
         let case = Case { name: "any_memory", q, e, reach: [4, 18], ..CASES[0] };
         for config in CONFIGS {
             let plain = run_into::<T>(on, &case, config, Lies::Contiguous, true, ALL).unwrap();
-            for lies in [Lies::HeadsLast, Lies::Gaps] {
+            for lies in [Lies::HeadsLast(0), Lies::Gaps] {
                 let other = run_into::<T>(on, &case, config, lies, true, ALL).unwrap();
                 assert!(plain == other, "{config:?} {lies:?}");
             }
-            let without = run_into::<T>(on, &case, config, Lies::HeadsLast, false, ALL).unwrap();
+            let without = run_into::<T>(on, &case, config, Lies::HeadsLast(0), false, ALL).unwrap();
             assert!(plain.o == without.o, "{config:?} without y");
         }
     }
