@@ -3,7 +3,7 @@
 use crate::inputs::values;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use half::f16;
-use macula::local::{Border, LocalConfig, Tables};
+use macula::local::{Border, LocalConfig, Positions, Sliding, Tables, Window};
 use macula::reference::local as reference;
 use macula::{Cpu, Element, Local, Tensor};
 use rayon::prelude::*;
@@ -14,30 +14,41 @@ struct Case {
     name: &'static str,
     /// `[b, h, y, x, d]`; values have d channels too.
     shape: [usize; 5],
-    /// Both sides.
-    window: usize,
-    border: Border,
+    window: Window,
+}
+
+const fn at_border(side: usize, border: Border) -> Window {
+    Window::Sliding(Sliding::new([side; 2]).at_border(border))
 }
 
 /// Layers of stand-alone attention networks and of neighbourhood attention at 224², and a map of dense prediction.
 const CASES: [Case; 5] = [
-    Case { name: "b1_56x56_h8_d32_k7", shape: [1, 8, 56, 56, 32], window: 7, border: Border::Mask },
-    Case { name: "b1_56x56_h8_d64_k7", shape: [1, 8, 56, 56, 64], window: 7, border: Border::Mask },
-    Case { name: "b1_56x56_h4_d32_k13_shift", shape: [1, 4, 56, 56, 32], window: 13, border: Border::Shift },
-    Case { name: "b8_14x14_h16_d32_k7_shift", shape: [8, 16, 14, 14, 32], window: 7, border: Border::Shift },
-    Case { name: "b1_128x128_h4_d32_k3", shape: [1, 4, 128, 128, 32], window: 3, border: Border::Zero },
+    Case { name: "b1_56x56_h8_d32_k7", shape: [1, 8, 56, 56, 32], window: Window::sliding([7; 2]) },
+    Case { name: "b1_56x56_h8_d64_k7", shape: [1, 8, 56, 56, 64], window: Window::sliding([7; 2]) },
+    Case {
+        name: "b1_56x56_h4_d32_k13_shift",
+        shape: [1, 4, 56, 56, 32],
+        window: at_border(13, Border::Shift),
+    },
+    Case {
+        name: "b8_14x14_h16_d32_k7_shift",
+        shape: [8, 16, 14, 14, 32],
+        window: at_border(7, Border::Shift),
+    },
+    Case { name: "b1_128x128_h4_d32_k3", shape: [1, 4, 128, 128, 32], window: at_border(3, Border::Zero) },
 ];
 
 impl Case {
     fn config(&self) -> LocalConfig {
         let scale = (self.shape[4] as f32).powf(-0.5);
-        LocalConfig { window: [self.window; 2], scale, border: self.border, ..LocalConfig::default() }
+        LocalConfig { window: self.window, scale, ..LocalConfig::default() }
     }
 
     /// Shapes of the row table and of the column table, shared by the heads.
     fn table_shapes(&self) -> [[usize; 3]; 2] {
-        let rows = self.border.table_rows(self.window);
-        self.config().relative.table_channels(self.shape[4]).map(|channels| [1, rows, channels])
+        let (rows, channels) =
+            (self.window.table_rows(), self.config().relative.table_channels(self.shape[4]));
+        [0, 1].map(|i| [1, rows[i], channels[i]])
     }
 }
 
@@ -62,19 +73,19 @@ impl<T: Element> Inputs<T> {
         }
     }
 
-    fn lent(&self) -> Option<Tables<&Tensor<T, 3>>> {
-        Some(Tables { rel_h: &self.tables.rel_h, rel_w: &self.tables.rel_w })
+    fn lent(&self) -> Positions<'_, T> {
+        Tables { rel_h: &self.tables.rel_h, rel_w: &self.tables.rel_w }.into()
     }
 }
 
-/// What one would write first: every query walks over its window, border mask, without tables.
-fn loops_over_windows(case: &Case, [q, k, v]: [&[f32]; 3], o: &mut [f32]) {
+/// What one would write first: every query walks over its window of `side` × `side`, border mask, without tables.
+fn loops_over_windows(case: &Case, side: usize, [q, k, v]: [&[f32]; 3], o: &mut [f32]) {
     let [_, _, y, x, d] = case.shape;
-    let (before, scale) = ((case.window - 1) / 2, case.config().scale);
-    let near = |i: usize, size: usize| i.saturating_sub(before)..(i + case.window - before).min(size);
+    let (before, scale) = ((side - 1) / 2, case.config().scale);
+    let near = |i: usize, size: usize| i.saturating_sub(before)..(i + side - before).min(size);
     o.par_chunks_mut(x * d).enumerate().for_each(|(row, o)| {
         let (plane, yi) = (row / y * y * x, row % y);
-        let mut weights = Vec::with_capacity(case.window * case.window);
+        let mut weights = Vec::with_capacity(side * side);
         for (xi, o) in o.chunks_exact_mut(d).enumerate() {
             let q = &q[(row * x + xi) * d..][..d];
             let pixels = || near(yi, y).flat_map(|yj| near(xi, x).map(move |xj| plane + yj * x + xj));
@@ -104,7 +115,7 @@ fn assert_close(got: &[f32], want: &[f32], what: &str) {
 
 /// Everything that will be timed, on a small map against the definition.
 fn check_small(case: &Case) {
-    let side = case.window + 2;
+    let side = case.window.keys()[0] + 2;
     let case = Case { shape: [1, 2, side, side + 1, 6], ..*case };
     let inputs = Inputs::<f32>::of(&case);
     let (cpu, op) = (Cpu::new(), Local::new(case.config()).unwrap());
@@ -115,8 +126,8 @@ fn check_small(case: &Case) {
     let exact = |t: Vec<f32>| t.into_iter().map(f64::from).collect::<Vec<_>>();
     let [q, k, v, d_o] = [q, k, v, d_o].map(|t| exact(t.to_vec().unwrap()));
     let [rel_h, rel_w] = [&tables.rel_h, &tables.rel_w].map(|t| exact(t.to_vec().unwrap()));
-    let shape = reference::Shape { q: case.shape, e: case.shape[4], table_heads: 1 };
-    let exact = reference::Inputs { q: &q, k: &k, v: &v, tables: Some([&rel_h, &rel_w]) };
+    let shape = reference::Shape { q: case.shape, e: case.shape[4], table_heads: 1, bias_heads: 1 };
+    let exact = reference::Inputs { q: &q, k: &k, v: &v, tables: Some([&rel_h, &rel_w]), bias: None };
     let want = reference::forward(&case.config(), shape, exact);
     let want_grads = reference::backward(&case.config(), shape, exact, &want.o, &want.lse, &d_o);
     let near = |got: Vec<f32>, want: Vec<f64>, what: &str| {
@@ -153,23 +164,23 @@ fn forward_and_backward<T: Element>(criterion: &mut Criterion, case: &Case) {
 }
 
 /// Against loops over windows, both without tables.
-fn rivals(criterion: &mut Criterion, case: &Case) {
+fn rivals(criterion: &mut Criterion, case: &Case, side: usize) {
     let (cpu, op) = (Cpu::new(), Local::new(case.config()).unwrap());
     let inputs = Inputs::<f32>::of(case);
     let Inputs { q, k, v, .. } = &inputs;
-    let own = op.forward(&cpu, q, k, v, None).unwrap().o.to_vec().unwrap();
+    let own = op.forward(&cpu, q, k, v, Positions::default()).unwrap().o.to_vec().unwrap();
     let [q_data, k_data, v_data] = [q, k, v].map(|t| t.to_vec().unwrap());
     let mut o = vec![0.0; own.len()];
-    loops_over_windows(case, [&q_data, &k_data, &v_data], &mut o);
+    loops_over_windows(case, side, [&q_data, &k_data, &v_data], &mut o);
     assert_close(&own, &o, case.name);
     let mut group = criterion.benchmark_group("local");
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
     group.throughput(Throughput::Elements(o.len() as u64));
     group.bench_function(BenchmarkId::new("forward_without_tables_f32", case.name), |b| {
-        b.iter(|| black_box(op.forward(&cpu, q, k, v, None).unwrap()));
+        b.iter(|| black_box(op.forward(&cpu, q, k, v, Positions::default()).unwrap()));
     });
     group.bench_function(BenchmarkId::new("loops_over_windows_f32", case.name), |b| {
-        b.iter(|| loops_over_windows(case, [&q_data, &k_data, &v_data], &mut o));
+        b.iter(|| loops_over_windows(case, side, [&q_data, &k_data, &v_data], &mut o));
     });
     group.finish();
 }
@@ -179,8 +190,10 @@ pub fn bench(criterion: &mut Criterion) {
         check_small(case);
         forward_and_backward::<f32>(criterion, case);
         forward_and_backward::<f16>(criterion, case);
-        if case.border == Border::Mask {
-            rivals(criterion, case);
+        if let Window::Sliding(Sliding { size: [side, _], dilation: [1, 1], border: Border::Mask }) =
+            case.window
+        {
+            rivals(criterion, case, side);
         }
     }
 }

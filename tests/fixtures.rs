@@ -27,8 +27,10 @@ fn gaussian_on_cpu() {
 }
 
 /// Ops by the beginnings of their files, and how many cases there are.
-const OTHER_OPS: [(&str, usize); 6] = [
+const OTHER_OPS: [(&str, usize); 8] = [
     ("window_attn__", 28),
+    ("window_attn_general__", 12),
+    ("block_attn__", 8),
     ("content_attn__", 10),
     ("nonlocal_core__", 1),
     ("axial_pos_attn__", 13),

@@ -1,23 +1,28 @@
 //! The op `local`: every case on every device, each element within its own error bar.
 
+pub mod windows;
+
 use crate::common::{check, elements, numbers, random, uniform};
 use half::{bf16, f16};
-use macula::local::{Backward, BackwardProblem, Border, Forward, LocalConfig, Relative, Tables};
+use macula::local::{
+    Backward, BackwardProblem, Border, Forward, LocalConfig, Positions, Relative, Sliding, Tables, Window,
+};
 use macula::reference::local as reference;
 use macula::reference::{Bar, Num};
 use macula::{Cpu, DType, Device, Element, Gpu, Layout, Local, Tensor, View, ViewMut, Workspace};
 
 /// One problem. The name says what is odd about it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Case {
     pub name: &'static str,
     /// `[b, h, y, x, d]`.
     pub q: [usize; 5],
     pub e: usize,
-    pub window: [usize; 2],
-    pub border: Border,
+    pub window: Window,
     /// How tables combine, and whether each head has its own.
     pub tables: Option<(Relative, bool)>,
+    /// Whether each head has its own bias, if there is one.
+    pub bias: Option<bool>,
     /// The factor on the logits, in units of d^−½.
     pub scale: f32,
     /// Inputs are uniform up to this.
@@ -28,49 +33,80 @@ pub const PLAIN: Case = Case {
     name: "plain",
     q: [2, 3, 6, 7, 8],
     e: 8,
-    window: [3, 3],
-    border: Border::Mask,
+    window: Window::sliding([3, 3]),
     tables: Some((Relative::Concat, false)),
+    bias: None,
     scale: 1.0,
     size: 1.0,
 };
 
-/// Every case is run forward and backward, in every dtype, with every border rule that it allows.
+/// Every case is run forward and backward, in every dtype, with every border rule that it allows. [`windows::CASES`] has more.
 pub const CASES: &[Case] = &[
     PLAIN,
-    Case { name: "one_token", q: [1, 1, 1, 1, 4], e: 4, window: [1, 1], ..PLAIN },
-    Case { name: "one_token_wide_window", q: [2, 1, 1, 1, 5], e: 3, window: [7, 7], ..PLAIN },
-    Case { name: "odd_grid_odd_tail", q: [1, 2, 5, 9, 13], e: 11, window: [5, 5], ..PLAIN },
-    Case { name: "one_row", q: [1, 1, 1, 19, 16], e: 16, window: [5, 7], ..PLAIN },
-    Case { name: "one_column", q: [1, 1, 18, 1, 16], e: 16, window: [7, 5], ..PLAIN },
-    Case { name: "even_window", q: [1, 2, 7, 6, 16], e: 16, window: [4, 2], ..PLAIN },
-    Case { name: "rectangular_window", q: [1, 1, 9, 8, 8], e: 24, window: [3, 7], ..PLAIN },
-    Case { name: "window_is_grid", q: [1, 2, 7, 7, 32], e: 32, window: [7, 7], ..PLAIN },
-    Case { name: "window_past_grid", q: [1, 1, 4, 5, 16], e: 8, window: [11, 9], ..PLAIN },
-    Case { name: "tile_minus_one", q: [1, 1, 15, 15, 16], e: 16, window: [5, 5], ..PLAIN },
-    Case { name: "tile", q: [1, 1, 16, 16, 16], e: 16, window: [5, 5], tables: None, ..PLAIN },
-    Case { name: "tile_plus_one", q: [1, 1, 17, 17, 16], e: 16, window: [5, 5], ..PLAIN },
-    Case { name: "large_window", q: [1, 1, 14, 13, 8], e: 8, window: [13, 13], ..PLAIN },
-    Case { name: "large_window_d64", q: [1, 1, 10, 9, 64], e: 48, window: [9, 9], ..PLAIN },
-    Case { name: "d64", q: [1, 2, 6, 5, 64], e: 64, window: [5, 5], ..PLAIN },
-    Case { name: "one_channel", q: [1, 2, 5, 6, 1], e: 1, window: [3, 3], ..PLAIN },
-    Case { name: "most_channels", q: [1, 1, 5, 4, 128], e: 128, window: [3, 3], ..PLAIN },
-    Case { name: "d_is_not_e", q: [1, 2, 6, 6, 40], e: 72, window: [3, 3], ..PLAIN },
+    Case { name: "one_token", q: [1, 1, 1, 1, 4], e: 4, window: Window::sliding([1, 1]), ..PLAIN },
+    Case {
+        name: "one_token_wide_window",
+        q: [2, 1, 1, 1, 5],
+        e: 3,
+        window: Window::sliding([7, 7]),
+        ..PLAIN
+    },
+    Case { name: "odd_grid_odd_tail", q: [1, 2, 5, 9, 13], e: 11, window: Window::sliding([5, 5]), ..PLAIN },
+    Case { name: "one_row", q: [1, 1, 1, 19, 16], e: 16, window: Window::sliding([5, 7]), ..PLAIN },
+    Case { name: "one_column", q: [1, 1, 18, 1, 16], e: 16, window: Window::sliding([7, 5]), ..PLAIN },
+    Case { name: "even_window", q: [1, 2, 7, 6, 16], e: 16, window: Window::sliding([4, 2]), ..PLAIN },
+    Case { name: "rectangular_window", q: [1, 1, 9, 8, 8], e: 24, window: Window::sliding([3, 7]), ..PLAIN },
+    Case { name: "window_is_grid", q: [1, 2, 7, 7, 32], e: 32, window: Window::sliding([7, 7]), ..PLAIN },
+    Case { name: "window_past_grid", q: [1, 1, 4, 5, 16], e: 8, window: Window::sliding([11, 9]), ..PLAIN },
+    Case { name: "tile_minus_one", q: [1, 1, 15, 15, 16], e: 16, window: Window::sliding([5, 5]), ..PLAIN },
+    Case {
+        name: "tile",
+        q: [1, 1, 16, 16, 16],
+        e: 16,
+        window: Window::sliding([5, 5]),
+        tables: None,
+        ..PLAIN
+    },
+    Case { name: "tile_plus_one", q: [1, 1, 17, 17, 16], e: 16, window: Window::sliding([5, 5]), ..PLAIN },
+    Case { name: "large_window", q: [1, 1, 14, 13, 8], e: 8, window: Window::sliding([13, 13]), ..PLAIN },
+    Case { name: "large_window_d64", q: [1, 1, 10, 9, 64], e: 48, window: Window::sliding([9, 9]), ..PLAIN },
+    Case { name: "d64", q: [1, 2, 6, 5, 64], e: 64, window: Window::sliding([5, 5]), ..PLAIN },
+    Case { name: "one_channel", q: [1, 2, 5, 6, 1], e: 1, window: Window::sliding([3, 3]), ..PLAIN },
+    Case { name: "most_channels", q: [1, 1, 5, 4, 128], e: 128, window: Window::sliding([3, 3]), ..PLAIN },
+    Case { name: "d_is_not_e", q: [1, 2, 6, 6, 40], e: 72, window: Window::sliding([3, 3]), ..PLAIN },
     Case { name: "summed_tables", q: [1, 2, 6, 7, 16], tables: Some((Relative::Sum, false)), ..PLAIN },
     Case { name: "tables_per_head", q: [2, 3, 6, 5, 8], tables: Some((Relative::Concat, true)), ..PLAIN },
     Case { name: "summed_tables_per_head", q: [2, 2, 6, 5, 8], tables: Some((Relative::Sum, true)), ..PLAIN },
     Case { name: "no_tables", tables: None, ..PLAIN },
-    Case { name: "map_between_one_and_two_windows", q: [1, 1, 14, 19, 8], e: 8, window: [9, 13], ..PLAIN },
-    Case { name: "map_of_three_windows", q: [1, 1, 17, 40, 8], e: 8, window: [5, 13], ..PLAIN },
-    Case { name: "tallest_window", q: [1, 1, 36, 5, 8], e: 8, window: [33, 3], ..PLAIN },
-    Case { name: "widest_window", q: [1, 1, 5, 36, 8], e: 8, window: [3, 33], ..PLAIN },
-    Case { name: "largest_window", q: [1, 1, 9, 10, 4], e: 4, window: [33, 33], ..PLAIN },
-    Case { name: "more_tiles_than_partials", q: [1, 1, 130, 129, 2], e: 2, window: [3, 1], ..PLAIN },
+    Case {
+        name: "map_between_one_and_two_windows",
+        q: [1, 1, 14, 19, 8],
+        e: 8,
+        window: Window::sliding([9, 13]),
+        ..PLAIN
+    },
+    Case {
+        name: "map_of_three_windows",
+        q: [1, 1, 17, 40, 8],
+        e: 8,
+        window: Window::sliding([5, 13]),
+        ..PLAIN
+    },
+    Case { name: "tallest_window", q: [1, 1, 36, 5, 8], e: 8, window: Window::sliding([33, 3]), ..PLAIN },
+    Case { name: "widest_window", q: [1, 1, 5, 36, 8], e: 8, window: Window::sliding([3, 33]), ..PLAIN },
+    Case { name: "largest_window", q: [1, 1, 9, 10, 4], e: 4, window: Window::sliding([33, 33]), ..PLAIN },
+    Case {
+        name: "more_tiles_than_partials",
+        q: [1, 1, 130, 129, 2],
+        e: 2,
+        window: Window::sliding([3, 1]),
+        ..PLAIN
+    },
     Case {
         name: "more_heads_than_partials",
         q: [9, 260, 1, 2, 2],
         e: 1,
-        window: [1, 3],
+        window: Window::sliding([1, 3]),
         tables: Some((Relative::Sum, true)),
         ..PLAIN
     },
@@ -83,18 +119,23 @@ impl Case {
     pub fn config(&self) -> LocalConfig {
         let relative = self.tables.map_or(Relative::Concat, |t| t.0);
         let scale = self.scale * (self.q[4] as f32).powf(-0.5);
-        LocalConfig { window: self.window, scale, border: self.border, relative }
+        LocalConfig { window: self.window, scale, relative }
     }
 
     /// Whether the border rule fits the window and the map.
     fn is_allowed(&self) -> bool {
-        let fits = |i: usize| self.window[i] % 2 == 1 && self.window[i] <= self.q[2 + i];
-        self.border != Border::Shift || fits(0) && fits(1)
+        match self.window {
+            Window::Sliding(Sliding { size, dilation, border: Border::Shift }) => {
+                (0..2).all(|i| size[i] % 2 == 1 && size[i] * dilation[i] <= self.q[2 + i])
+            }
+            _ => true,
+        }
     }
 
     fn shape(&self) -> reference::Shape {
         let table_heads = if self.tables.is_some_and(|t| t.1) { self.q[1] } else { 1 };
-        reference::Shape { q: self.q, e: self.e, table_heads }
+        let bias_heads = if self.bias == Some(true) { self.q[1] } else { 1 };
+        reference::Shape { q: self.q, e: self.e, table_heads, bias_heads }
     }
 
     pub fn v_shape(&self) -> [usize; 5] {
@@ -103,9 +144,14 @@ impl Case {
     }
 
     pub fn table_shapes(&self) -> [[usize; 3]; 2] {
-        let config = self.config();
-        let channels = config.relative.table_channels(self.q[4]);
-        [0, 1].map(|i| [self.shape().table_heads, self.border.table_rows(self.window[i]), channels[i]])
+        let channels = self.config().relative.table_channels(self.q[4]);
+        let rows = self.window.table_rows();
+        [0, 1].map(|i| [self.shape().table_heads, rows[i], channels[i]])
+    }
+
+    pub fn bias_shape(&self) -> [usize; 3] {
+        let [rows, columns] = self.window.table_rows();
+        [self.shape().bias_heads, rows, columns]
     }
 }
 
@@ -115,6 +161,7 @@ pub struct Inputs<T> {
     pub k: Vec<T>,
     pub v: Vec<T>,
     pub tables: Option<[Vec<T>; 2]>,
+    pub bias: Option<Vec<f32>>,
     pub d_o: Vec<T>,
 }
 
@@ -128,6 +175,7 @@ impl<T: Element> Inputs<T> {
             k: make(2, &case.q),
             v: random(3, count(&case.v_shape()), 1.0),
             tables: case.tables.map(|_| [make(4, &tables[0]), make(5, &tables[1])]),
+            bias: case.bias.map(|_| random(9, count(&case.bias_shape()), case.size)),
             d_o: random(6, count(&case.v_shape()), 1.0),
         }
     }
@@ -138,7 +186,7 @@ pub type Bits = Vec<Vec<u8>>;
 
 /// Forward and backward on a device, each element against its bar.
 pub fn run<T: Element>(on: &dyn Device, case: &Case) -> Result<Bits, String> {
-    let explain = |e: macula::Error| format!("{} {:?}: {e}", case.name, case.border);
+    let explain = |e: macula::Error| format!("{} {:?}: {e}", case.name, case.window);
     let inputs = Inputs::<T>::of(case);
     let op = Local::new(case.config()).map_err(explain)?;
     let put = |data: &Vec<T>, shape| Tensor::from_vec(data.clone(), shape)?.to(on);
@@ -153,19 +201,31 @@ pub fn run<T: Element>(on: &dyn Device, case: &Case) -> Result<Bits, String> {
         }
         None => None,
     };
-    let lent = tables.as_ref().map(|t| Tables { rel_h: &t.rel_h, rel_w: &t.rel_w });
+    let bias = match &inputs.bias {
+        Some(bias) => {
+            let bias = Tensor::from_vec(bias.clone(), case.bias_shape()).and_then(|bias| bias.to(on));
+            Some(bias.map_err(explain)?)
+        }
+        None => None,
+    };
+    let lent = Positions {
+        tables: tables.as_ref().map(|t| Tables { rel_h: &t.rel_h, rel_w: &t.rel_w }),
+        bias: bias.as_ref(),
+    };
     let output = op.forward(on, &q, &k, &v, lent).map_err(explain)?;
     let (o, lse) = (output.o.to_vec().map_err(explain)?, output.lse.to_vec().map_err(explain)?);
 
     let [rq, rk, rv] = [&inputs.q, &inputs.k, &inputs.v].map(|x| numbers::<T, Bar<T>>(x));
     let rt = inputs.tables.as_ref().map(|t| [numbers::<T, Bar<T>>(&t[0]), numbers::<T, Bar<T>>(&t[1])]);
+    let rb = inputs.bias.as_ref().map(|b| numbers::<f32, Bar<T>>(b));
     let lent_bars = reference::Inputs {
         q: &rq,
         k: &rk,
         v: &rv,
         tables: rt.as_ref().map(|t| [t[0].as_slice(), t[1].as_slice()]),
+        bias: rb.as_deref(),
     };
-    let name = |tensor: &str| format!("{} {:?} {} {tensor}", case.name, case.border, T::DTYPE);
+    let name = |tensor: &str| format!("{} {:?} {} {tensor}", case.name, case.window, T::DTYPE);
     let truth = reference::forward(&case.config(), case.shape(), lent_bars);
     check(&name("o"), &truth.o, &o)?;
     check(&name("lse"), &truth.lse, &lse)?;
@@ -199,13 +259,28 @@ pub fn run<T: Element>(on: &dyn Device, case: &Case) -> Result<Bits, String> {
             bits.push(bytemuck::cast_slice(&got).to_vec());
         }
     }
+    if let Some(dbias) = grads.dbias {
+        let got = dbias.to_vec().map_err(explain)?;
+        check(&name("dbias"), &truth.dbias, &got)?;
+        bits.push(bytemuck::cast_slice(&got).to_vec());
+    }
     Ok(bits)
 }
 
 /// Every case with every border rule that it allows.
 pub fn cases() -> impl Iterator<Item = Case> {
-    let of = |case: &Case| Border::ALL.map(|border| Case { border, ..*case });
-    CASES.iter().flat_map(of).filter(Case::is_allowed)
+    CASES.iter().chain(windows::CASES).flat_map(with_borders)
+}
+
+fn with_borders(case: &Case) -> Vec<Case> {
+    let of = |window: Window| Case { window, ..*case };
+    match case.window {
+        Window::Sliding(window) => {
+            let cases = Border::ALL.map(|border| of(window.at_border(border).into()));
+            cases.into_iter().filter(Case::is_allowed).collect()
+        }
+        Window::Blocks(_) => vec![*case],
+    }
 }
 
 /// Every case on the CPU.
@@ -230,58 +305,21 @@ fn cpu_bf16() {
     run_all::<bf16>();
 }
 
-/// d(Σ d_o·o) by every input, by central differences in f64.
-#[test]
-fn reference_gradients_are_those_of_the_forward_pass() {
-    const STEP: f64 = 1e-5;
-    for border in Border::ALL {
-        for tables in [None, Some((Relative::Concat, false)), Some((Relative::Sum, true))] {
-            let case = Case { q: [2, 2, 4, 3, 5], e: 3, border, tables, ..PLAIN };
-            let count = |shape: &[usize]| shape.iter().product::<usize>();
-            let (n, m) = (count(&case.q), count(&case.v_shape()));
-            let sizes = case.table_shapes().map(|s| if tables.is_some() { count(&s) } else { 0 });
-            let total = 2 * n + m + sizes[0] + sizes[1];
-            let at = uniform(7, total);
-            let d_o = uniform(8, m);
-            fn split<'a>(all: &'a [f64], n: usize, m: usize, s: [usize; 2]) -> reference::Inputs<'a, f64> {
-                let (q, rest) = all.split_at(n);
-                let (k, rest) = rest.split_at(n);
-                let (v, rest) = rest.split_at(m);
-                let tables = (s[0] + s[1] > 0).then(|| <[&'a [f64]; 2]>::from(rest.split_at(s[0])));
-                reference::Inputs { q, k, v, tables }
-            }
-            let loss = |all: &[f64]| -> f64 {
-                let out = reference::forward(&case.config(), case.shape(), split(all, n, m, sizes));
-                out.o.iter().zip(&d_o).map(|(o, g)| o * g).sum()
-            };
-            let inputs = split(&at, n, m, sizes);
-            let out = reference::forward(&case.config(), case.shape(), inputs);
-            let grads = reference::backward(&case.config(), case.shape(), inputs, &out.o, &out.lse, &d_o);
-            let [drel_h, drel_w] = grads.dtables;
-            let all: Vec<f64> = [grads.dq, grads.dk, grads.dv, drel_h, drel_w].concat();
-            assert_eq!(all.len(), total);
-            for (i, grad) in all.iter().enumerate() {
-                let moved = |by: f64| {
-                    let mut there = at.clone();
-                    there[i] += by;
-                    loss(&there)
-                };
-                let slope = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);
-                approx::assert_abs_diff_eq!(slope, *grad, epsilon = 1e-8);
-            }
-        }
-    }
-}
-
 /// A window that holds the whole map, without tables, is dense softmax attention.
 pub fn check_dense_attention(on: &dyn Device) {
     let [y, x, d] = [5, 4, 6];
-    let config = LocalConfig { window: [9, 7], scale: 0.3, ..LocalConfig::default() };
+    let config = LocalConfig { window: Window::sliding([9, 7]), scale: 0.3, ..LocalConfig::default() };
     let n = y * x;
     let [q, k, v] = [1, 2, 3].map(|seed| elements::<f32>(&uniform(seed, n * d)));
     let put = |t: &Vec<f32>| Tensor::from_vec(t.clone(), [1, 1, y, x, d]).unwrap().to(on).unwrap();
     let [tq, tk, tv] = [&q, &k, &v].map(put);
-    let o = Local::new(config).unwrap().forward(on, &tq, &tk, &tv, None).unwrap().o.to_vec().unwrap();
+    let o = Local::new(config)
+        .unwrap()
+        .forward(on, &tq, &tk, &tv, Positions::default())
+        .unwrap()
+        .o
+        .to_vec()
+        .unwrap();
     for i in 0..n {
         let dot =
             |j: usize| -> f64 { (0..d).map(|c| f64::from(q[i * d + c]) * f64::from(k[j * d + c])).sum() };
@@ -299,17 +337,28 @@ fn window_over_the_map_is_dense_attention() {
     check_dense_attention(&Cpu::new());
 }
 
+/// A window with border shift.
+fn shifted(size: [usize; 2]) -> Window {
+    Sliding::new(size).at_border(Border::Shift).into()
+}
+
 /// Border shift on a map that is not square: every query sees the k×k block of pixels nearest to it.
 pub fn check_neighbourhood(on: &dyn Device) {
     let [y, x] = [5, 8];
     let k = 5;
-    let config = LocalConfig { window: [k, k], border: Border::Shift, ..LocalConfig::default() };
+    let config = LocalConfig { window: shifted([k, k]), ..LocalConfig::default() };
     // Equal keys make every weight 1/k²; values with a channel per pixel show which pixels are seen.
     let n = y * x;
     let equal = Tensor::from_vec(vec![0.0f32; n], [1, 1, y, x, 1]).unwrap().to(on).unwrap();
     let own = (0..n * n).map(|i| if i / n == i % n { 1.0 } else { 0.0 }).collect();
     let v = Tensor::from_vec(own, [1, 1, y, x, n]).unwrap().to(on).unwrap();
-    let o = Local::new(config).unwrap().forward(on, &equal, &equal, &v, None).unwrap().o.to_vec().unwrap();
+    let o = Local::new(config)
+        .unwrap()
+        .forward(on, &equal, &equal, &v, Positions::default())
+        .unwrap()
+        .o
+        .to_vec()
+        .unwrap();
     for (i, weights) in o.chunks(n).enumerate() {
         for (j, got) in weights.iter().enumerate() {
             let near = |i: usize, j: usize, size: usize| {
@@ -347,8 +396,8 @@ fn any_strides() {
     let tensor = |data: &Vec<f32>| Tensor::from_vec(data.clone(), case.q).unwrap();
     let [tq, tk, tv, tg] = [&inputs.q, &inputs.k, &inputs.v, &inputs.d_o].map(tensor);
     let cpu = Cpu::new();
-    let output = op.forward(&cpu, &tq, &tk, &tv, None).unwrap();
-    let grads = op.backward(&cpu, &tq, &tk, &tv, None, &output, &tg).unwrap();
+    let output = op.forward(&cpu, &tq, &tk, &tv, Positions::default()).unwrap();
+    let grads = op.backward(&cpu, &tq, &tk, &tv, Positions::default(), &output, &tg).unwrap();
 
     let [q, k, v, g] = [&inputs.q, &inputs.k, &inputs.v, &inputs.d_o].map(|data| place(data));
     let view = |data: &'static [f32]| View::new(data, heads_last).unwrap();
@@ -366,6 +415,7 @@ fn any_strides() {
         k,
         v,
         tables: None,
+        bias: None,
         o: ViewMut::new(&mut *o, padded).unwrap(),
         lse: Some(ViewMut::new(&mut lse, [b, h, y, x]).unwrap()),
     };
@@ -375,6 +425,7 @@ fn any_strides() {
         k,
         v,
         tables: None,
+        bias: None,
         o: View::new(&*o, padded).unwrap(),
         lse: View::new(&lse, [b, h, y, x]).unwrap(),
         d_o: g,
@@ -383,6 +434,7 @@ fn any_strides() {
         dv: Some(ViewMut::new(dv, padded).unwrap()),
         drel_h: None,
         drel_w: None,
+        dbias: None,
     };
     op.backward_into(&cpu, backward, Workspace::none()).unwrap();
     let want = [output.o, grads.dq, grads.dk, grads.dv].map(|t| t.to_vec().unwrap());
@@ -396,7 +448,7 @@ fn any_strides() {
 
 #[test]
 fn same_bits_on_one_thread_and_on_three() {
-    let case = Case { q: [1, 2, 37, 11, 8], window: [5, 3], ..PLAIN };
+    let case = Case { q: [1, 2, 37, 11, 8], window: Window::sliding([5, 3]), ..PLAIN };
     let inputs = Inputs::<f32>::of(&case);
     let op = Local::new(case.config()).unwrap();
     let run = |threads: usize| {
@@ -406,7 +458,7 @@ fn same_bits_on_one_thread_and_on_three() {
         let [q, k, v, g] = [&inputs.q, &inputs.k, &inputs.v, &inputs.d_o].map(tensor);
         let t = inputs.tables.as_ref().unwrap();
         let [h, w] = [0, 1].map(|i| Tensor::from_vec(t[i].clone(), case.table_shapes()[i]).unwrap());
-        let tables = Some(Tables { rel_h: &h, rel_w: &w });
+        let tables = Positions::from(Tables { rel_h: &h, rel_w: &w });
         let output = op.forward(&cpu, &q, &k, &v, tables).unwrap();
         let grads = op.backward(&cpu, &q, &k, &v, tables, &output, &g).unwrap();
         let t = grads.dtables.unwrap();
@@ -429,7 +481,7 @@ fn empty_maps_are_fine_and_table_gradients_are_zero() {
         let empty = Tensor::from_vec(Vec::<f32>::new(), q).unwrap();
         let shapes = case.table_shapes();
         let [h, w] = shapes.map(|s| Tensor::from_vec(vec![1.0f32; s.iter().product()], s).unwrap());
-        let tables = Some(Tables { rel_h: &h, rel_w: &w });
+        let tables = Positions::from(Tables { rel_h: &h, rel_w: &w });
         let output = op.forward(&Cpu::new(), &empty, &empty, &empty, tables).unwrap();
         let grads = op.backward(&Cpu::new(), &empty, &empty, &empty, tables, &output, &empty).unwrap();
         assert!(grads.dtables.unwrap().rel_h.to_vec().unwrap().iter().all(|x| *x == 0.0));
@@ -440,21 +492,15 @@ fn empty_maps_are_fine_and_table_gradients_are_zero() {
 fn refusals_say_what_was_wanted_and_what_came() {
     let refused = |config: LocalConfig| Local::new(config).unwrap_err().to_string();
     let plain = LocalConfig::default();
-    assert_eq!(
-        refused(LocalConfig { window: [41, 7], ..plain }),
-        "local: `window` must be 1 to 33 pixels along each axis, got [41, 7]"
-    );
-    assert_eq!(
-        refused(LocalConfig { window: [4, 7], border: Border::Shift, ..plain }),
-        "local: `window` must be odd for border shift, got [4, 7]"
-    );
     assert_eq!(refused(LocalConfig { scale: f32::NAN, ..plain }), "local: `scale` must be finite, got NaN");
-    let op = Local::new(LocalConfig { border: Border::Shift, ..plain }).unwrap();
+    let op = Local::new(LocalConfig { window: shifted([7, 7]), ..plain }).unwrap();
     let t = |shape: [usize; 5]| Tensor::from_vec(vec![0.0f32; shape.iter().product()], shape).unwrap();
-    let run = |q, k, v| op.forward(&Cpu::new(), &t(q), &t(k), &t(v), None).err().unwrap().to_string();
+    let run = |q, k, v| {
+        op.forward(&Cpu::new(), &t(q), &t(k), &t(v), Positions::default()).err().unwrap().to_string()
+    };
     assert_eq!(
         run([1, 1, 6, 9, 4], [1, 1, 6, 9, 4], [1, 1, 6, 9, 4]),
-        "local: `window` must be at most the map, [6, 9], for border shift, got [7, 7]"
+        "local: `window.size` must be at most what the map, [6, 9], holds at dilation [1, 1], for border shift, got [7, 7]"
     );
     assert_eq!(
         run([1, 1, 8, 9, 4], [1, 1, 8, 8, 4], [1, 1, 8, 9, 4]),
@@ -466,7 +512,7 @@ fn refusals_say_what_was_wanted_and_what_came() {
     );
     let h = Tensor::from_vec(vec![0.0f32; 7 * 2], [1, 7, 2]).unwrap();
     let q = t([1, 1, 8, 9, 4]);
-    let tables = Some(Tables { rel_h: &h, rel_w: &h });
+    let tables = Tables { rel_h: &h, rel_w: &h }.into();
     assert_eq!(
         op.forward(&Cpu::new(), &q, &q, &q, tables).err().unwrap().to_string(),
         "local: `rel_h` must be of shape [1, 13, 2], got [1, 7, 2]"
@@ -476,7 +522,7 @@ fn refusals_say_what_was_wanted_and_what_came() {
 /// What a GPU has no memory for is named, with what to do.
 #[test]
 fn large_shifted_windows_in_f32_want_a_large_gpu() {
-    let config = LocalConfig { window: [33, 33], border: Border::Shift, ..LocalConfig::default() };
+    let config = LocalConfig { window: shifted([33, 33]), ..LocalConfig::default() };
     let op = Local::new(config).unwrap();
     let plan = |d: usize, dtype, gpu| {
         op.plan_bwd(&BackwardProblem::contiguous(&config, [1, 1, 200, 200, d], d, true, dtype), &gpu)
@@ -500,7 +546,7 @@ fn bar_holds_the_value_of_the_truth() {
         reference::forward(
             &case.config(),
             case.shape(),
-            reference::Inputs { q: &q, k: &k, v: &v, tables: None },
+            reference::Inputs { q: &q, k: &k, v: &v, tables: None, bias: None },
         )
         .o
     }

@@ -5,7 +5,7 @@
 use crate::Failure;
 use crate::memory::random;
 use macula::axial::Parameters;
-use macula::local::{Border, LocalConfig, Tables};
+use macula::local::{Border, LocalConfig, Positions, Sliding, Tables};
 use macula::{Axial, Content, Cuda, Gaussian, Local, Tensor};
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::HashMap;
@@ -59,13 +59,18 @@ fn gaussian(gpu: &Cuda) -> Result<Problem, Failure> {
 fn local(gpu: &Cuda, has_tables: bool, border: Border) -> Result<Problem, Failure> {
     let random = |seed| random::<f32, 5>(gpu, seed, SHAPE, 1.0);
     let (q, k, v, d_o) = (random(1)?, random(2)?, random(3)?, random(4)?);
-    let config = LocalConfig { window: [7, 7], scale: 0.25, border, ..Default::default() };
+    let config = LocalConfig {
+        window: Sliding::new([7, 7]).at_border(border).into(),
+        scale: 0.25,
+        ..Default::default()
+    };
     let op = Local::new(config)?;
     let channels = config.relative.table_channels(SHAPE[4]);
-    let rows = border.table_rows(7);
-    let table = |seed, i: usize| crate::memory::random::<f32, 3>(gpu, seed, [1, rows, channels[i]], 1.0);
+    let rows = config.window.table_rows();
+    let table = |seed, i: usize| crate::memory::random::<f32, 3>(gpu, seed, [1, rows[i], channels[i]], 1.0);
     let (rel_h, rel_w) = (table(5, 0)?, table(6, 1)?);
     let tables = has_tables.then_some(Tables { rel_h: &rel_h, rel_w: &rel_w });
+    let tables = Positions { tables, ..Positions::default() };
     let out = op.forward(gpu, &q, &k, &v, tables)?;
     let settings = [("op", Local::NAME.into()), ("window", "7".into()), ("scale", config.scale.to_string())];
     let mut problem = Problem::new(&settings);

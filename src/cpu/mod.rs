@@ -7,6 +7,7 @@ pub(crate) mod gsa;
 mod lanes;
 pub(crate) mod local;
 mod math;
+mod matrix;
 mod memory;
 mod plane;
 

@@ -15,6 +15,8 @@ pub struct Shape {
     pub e: usize,
     /// Tables per axis: 1 or h.
     pub table_heads: usize,
+    /// Biases: 1 or h.
+    pub bias_heads: usize,
 }
 
 /// Contiguous inputs.
@@ -28,6 +30,8 @@ pub struct Inputs<'a, R> {
     pub v: &'a [R],
     /// Row table and column table, `[1 or h, rows, channels]`.
     pub tables: Option<[&'a [R]; 2]>,
+    /// What is added to the scaled logits, `[1 or h, rows, rows]`.
+    pub bias: Option<&'a [R]>,
 }
 
 /// Results of [`forward`].
@@ -48,6 +52,8 @@ pub struct Grads<R> {
     pub dv: Vec<R>,
     /// Of the tables, their shapes; empty without tables.
     pub dtables: [Vec<R>; 2],
+    /// Of the bias, its shape; empty without one.
+    pub dbias: Vec<R>,
 }
 
 /// A key in the window of a query: its pixel (none outside the map with border zero) and its rows of the two tables.
@@ -66,8 +72,8 @@ impl<'a, R: Num> Problem<'a, R> {
     fn keys(&self, ni: usize) -> Vec<Key> {
         let [_, _, y, x, _] = self.shape.q;
         let mut keys = Vec::new();
-        for a in self.config.slots(0, y, ni / x) {
-            for b in self.config.slots(1, x, ni % x) {
+        for a in self.config.window.slots(0, y, ni / x) {
+            for b in self.config.window.slots(1, x, ni % x) {
                 let pixel = a.key.zip(b.key).map(|(yj, xj)| yj * x + xj);
                 keys.push(Key { pixel, rows: [a.row, b.row] });
             }
@@ -80,14 +86,21 @@ impl<'a, R: Num> Problem<'a, R> {
         let [_, h, _, _, d] = self.shape.q;
         let channels = self.config.relative.table_channels(d);
         let hi = if self.shape.table_heads == 1 { 0 } else { bh % h };
+        let counts = self.config.window.table_rows();
         [0, 1].map(|i| {
             let ci = match self.config.relative {
                 Relative::Concat if i == 1 => di.checked_sub(channels[0]),
                 _ => Some(di),
             };
-            let count = self.config.border.table_rows(self.config.window[i]);
-            ci.filter(|&ci| ci < channels[i]).map(|ci| (hi * count + rows[i]) * channels[i] + ci)
+            ci.filter(|&ci| ci < channels[i]).map(|ci| (hi * counts[i] + rows[i]) * channels[i] + ci)
         })
+    }
+
+    /// Where the bias of a key is, if there is one.
+    fn bias(&self, bh: usize, rows: [usize; 2]) -> Option<usize> {
+        let hi = if self.shape.bias_heads == 1 { 0 } else { bh % self.shape.q[1] };
+        let counts = self.config.window.table_rows();
+        self.inputs.bias.map(|_| (hi * counts[0] + rows[0]) * counts[1] + rows[1])
     }
 
     /// The summands of channel `di` of k + r. They stay apart, as kernels keep them.
@@ -100,13 +113,17 @@ impl<'a, R: Num> Problem<'a, R> {
         content.into_iter().chain(position)
     }
 
-    /// α q·(k + r), term by term as kernels sum them.
+    /// α q·(k + r) + bias, term by term as kernels sum them.
     fn logit(&self, bh: usize, ni: usize, key: &Key) -> R {
         let [_, _, y, x, d] = self.shape.q;
         let q = &self.inputs.q[(bh * y * x + ni) * d..][..d];
         let terms =
             q.iter().enumerate().flat_map(|(di, &q)| self.key_and_position(bh, key, di).map(move |r| q * r));
-        R::of(self.config.scale.into()) * R::sum(terms)
+        let logit = R::of(self.config.scale.into()) * R::sum(terms);
+        match (self.inputs.bias, self.bias(bh, key.rows)) {
+            (Some(bias), Some(at)) => logit + bias[at],
+            _ => logit,
+        }
     }
 
     fn value(&self, bh: usize, key: &Key, ei: usize) -> R {
@@ -115,7 +132,7 @@ impl<'a, R: Num> Problem<'a, R> {
     }
 }
 
-/// `o = softmax(α q·(k + r)) v` over the window, and the logarithm of the softmax's denominator.
+/// `o = softmax(α q·(k + r) + bias) v` over the window, and the logarithm of the softmax's denominator.
 pub fn forward<R: Num>(config: &LocalConfig, shape: Shape, inputs: Inputs<'_, R>) -> Output<R> {
     let problem = Problem { config, shape, inputs };
     let [b, h, y, x, _] = shape.q;
@@ -153,6 +170,7 @@ pub fn backward<R: Num>(
     let mut dq = Vec::with_capacity(inputs.q.len());
     let mut dk_terms = vec![Vec::new(); inputs.k.len()];
     let mut dv_terms = vec![Vec::new(); inputs.v.len()];
+    let mut bias_terms = vec![Vec::new(); inputs.bias.map_or(0, <[R]>::len)];
     let mut table_terms = inputs.tables.map(|t| t.map(|t| vec![Vec::new(); t.len()])).unwrap_or_default();
     for bh in 0..b * h {
         for ni in 0..n {
@@ -164,6 +182,9 @@ pub fn backward<R: Num>(
                 let p = (problem.logit(bh, ni, key) - lse[row]).exp();
                 let dp = R::sum(g.iter().enumerate().map(|(ei, &g)| g * problem.value(bh, key, ei)));
                 let ds = (p * (dp - delta)).stored();
+                if let Some(at) = problem.bias(bh, key.rows) {
+                    bias_terms[at].push(ds);
+                }
                 for di in 0..d {
                     let q = inputs.q[row * d + di];
                     dq_terms[di].extend(problem.key_and_position(bh, key, di).map(|r| ds * r));
@@ -190,5 +211,6 @@ pub fn backward<R: Num>(
         dk: dk_terms.into_iter().map(|terms| (scale * R::sum(terms)).stored()).collect(),
         dv: dv_terms.into_iter().map(|terms| R::sum(terms).stored()).collect(),
         dtables: table_terms.map(|t| t.into_iter().map(|terms| scale * R::sum(terms)).collect()),
+        dbias: bias_terms.into_iter().map(R::sum).collect(),
     }
 }

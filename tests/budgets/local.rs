@@ -2,7 +2,7 @@
 
 use super::{Case, filled, with_scratch};
 use half::{bf16, f16};
-use macula::local::{Backward, BackwardProblem, Forward, ForwardProblem, LocalConfig, Tables};
+use macula::local::{Backward, BackwardProblem, Forward, ForwardProblem, LocalConfig, Tables, Window};
 use macula::{Element, Local, View, ViewMut, Workspace};
 
 /// Maps of whole tiles: the windows and channels that models use, in every element type.
@@ -17,7 +17,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn config(d: usize, k: usize) -> LocalConfig {
-    LocalConfig { window: [k, k], scale: (d as f32).powf(-0.5), ..LocalConfig::default() }
+    LocalConfig { window: Window::sliding([k, k]), scale: (d as f32).powf(-0.5), ..LocalConfig::default() }
 }
 
 fn words<T: Element>([b, h, y, x, d]: [usize; 5], k: usize) -> String {
@@ -46,6 +46,7 @@ pub fn forward<T: Element>(shape: [usize; 5], k: usize) -> Case {
                 rel_h: View::new(&rel_h, layouts[0])?,
                 rel_w: View::new(&rel_w, layouts[1])?,
             }),
+            bias: None,
             o: ViewMut::new(&mut o, shape)?,
             lse: Some(ViewMut::new(&mut lse, [b, h, y, x])?),
         };
@@ -84,6 +85,7 @@ pub fn backward<T: Element>(shape: [usize; 5], k: usize) -> Case {
                 rel_h: View::new(&rel_h, layouts[0])?,
                 rel_w: View::new(&rel_w, layouts[1])?,
             }),
+            bias: None,
             o: View::new(&o, shape)?,
             lse: View::new(&lse, [b, h, y, x])?,
             d_o: View::new(&d_o, shape)?,
@@ -92,6 +94,7 @@ pub fn backward<T: Element>(shape: [usize; 5], k: usize) -> Case {
             dv: Some(ViewMut::new(&mut dv, shape)?),
             drel_h: Some(ViewMut::new(&mut drel_h, layouts[0])?),
             drel_w: Some(ViewMut::new(&mut drel_w, layouts[1])?),
+            dbias: None,
         };
         let bytes = op.plan_bwd(&args.problem(), on.gpu())?.workspace_bytes;
         with_scratch(on, bytes, |scratch| op.backward_into(on, args, scratch))

@@ -6,7 +6,7 @@ use macula::axial::{self, Axes, Axial, AxialConfig, BatchNorm};
 use macula::config::gaussian::{GaussianConfig, Kernel, Norm};
 use macula::content::{self, Content, ContentConfig, Form};
 use macula::gaussian::{BackwardProblem, ForwardProblem, Gaussian};
-use macula::local::{self, Border, Local, LocalConfig, Relative};
+use macula::local::{self, Border, Local, LocalConfig, Relative, Sliding};
 use macula::{DType, Gpu, Layout, Plan, kernel};
 
 use crate::tools;
@@ -66,13 +66,14 @@ fn local(
     gpu: &Gpu,
     at: &str,
 ) {
-    for window in [[1, 1], [3, 3], [7, 7], [6, 8], [13, 13], [33, 1], [33, 33]] {
+    for size in [[1, 1], [3, 3], [7, 7], [6, 8], [13, 13], [33, 1], [33, 33]] {
         for border in Border::ALL {
-            let fits = |i: usize| window[i] % 2 == 1 && window[i] <= shape[2 + i];
+            let fits = |i: usize| size[i] % 2 == 1 && size[i] <= shape[2 + i];
             if border == Border::Shift && !(fits(0) && fits(1)) {
                 continue;
             }
-            let config = LocalConfig { window, border, relative: Relative::Sum, ..LocalConfig::default() };
+            let window = Sliding::new(size).at_border(border).into();
+            let config = LocalConfig { window, relative: Relative::Sum, ..LocalConfig::default() };
             let op = Local::new(config).unwrap();
             let e = shape[4].min(40);
             let forward = local::ForwardProblem::contiguous(&config, shape, e, true, dtype);

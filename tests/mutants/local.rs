@@ -1,6 +1,6 @@
 //! The op `local`.
 
-use macula::local::{BackwardProblem, ForwardProblem, Local, LocalConfig, Relative};
+use macula::local::{BackwardProblem, ForwardProblem, Local, LocalConfig, Relative, Window};
 use macula::plan::Plan;
 use macula::{DType, Gpu};
 
@@ -19,7 +19,11 @@ pub fn plans() -> Vec<Plan> {
     let mut plans = Vec::new();
     for dtype in DType::ALL {
         for (window, channels, kib) in CASES {
-            let config = LocalConfig { window, relative: Relative::Sum, ..LocalConfig::default() };
+            let config = LocalConfig {
+                window: Window::sliding(window),
+                relative: Relative::Sum,
+                ..LocalConfig::default()
+            };
             let op = Local::new(config).unwrap();
             let shape = [1, 1, 22, 19, channels];
             let gpu = Gpu { shared_optin_bytes: kib << 10, ..Gpu::SM80 };
@@ -27,7 +31,11 @@ pub fn plans() -> Vec<Plan> {
             plans.push(op.plan_fwd(&forward, &gpu).unwrap());
         }
         for (window, channels, kib) in BACKWARD_CASES {
-            let config = LocalConfig { window, relative: Relative::Sum, ..LocalConfig::default() };
+            let config = LocalConfig {
+                window: Window::sliding(window),
+                relative: Relative::Sum,
+                ..LocalConfig::default()
+            };
             let op = Local::new(config).unwrap();
             let gpu = Gpu { shared_optin_bytes: kib << 10, ..Gpu::SM80 };
             let all = BackwardProblem::contiguous(&config, [1, 1, 22, 19, channels], channels, true, dtype);

@@ -35,7 +35,7 @@ pub use local::local;
 pub use macula::axial::{Affine, Axes, BatchNorm, Statistics};
 pub use macula::content::{FeatureMap, Form};
 pub use macula::gaussian::{Kernel, Norm};
-pub use macula::local::{Border, Relative, Tables};
+pub use macula::local::{Blocks, Border, Relative, Sliding, Tables, Window};
 pub use macula::{AxialConfig, ContentConfig, GaussianConfig, GsaConfig, LocalConfig};
 
 /// Runs a function for the element type of a tensor.

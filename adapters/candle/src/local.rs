@@ -10,8 +10,8 @@ use macula::{Local, LocalConfig};
 
 /// Attention of every pixel to the window around it, with trained relative positions.
 ///
-/// `q`, `k`: `[b, h, y, x, d]`; `v`: `[b, h, y, x, e]`; tables: `[K, channels]` shared by the heads, or
-/// `[1 or h, K, channels]`, where K and channels are what [`Border`](crate::Border) and [`Relative`](crate::Relative) say.
+/// `q`, `k`: `[b, h, y, x, d]`; `v`: `[b, h, y, x, e]`; tables: `[rows, channels]` shared by the heads, or
+/// `[1 or h, rows, channels]`, where rows and channels are what [`Window`](crate::Window) and [`Relative`](crate::Relative) say.
 /// Gradients of all five.
 ///
 /// # Errors
@@ -72,6 +72,7 @@ fn run<T: Elem>(
             k: k.view()?,
             v: v.view()?,
             tables,
+            bias: None,
             o: o.view_mut()?,
             lse: Some(lse.view_mut()?),
         };
@@ -101,6 +102,7 @@ fn run<T: Elem>(
                 k: k.view()?,
                 v: v.view()?,
                 tables,
+                bias: None,
                 o: o.view()?,
                 lse: lse.view()?,
                 d_o: d_o.view()?,
@@ -109,6 +111,7 @@ fn run<T: Elem>(
                 dv: maybe_mut(&mut dv)?,
                 drel_h: maybe_mut(&mut drel_h)?,
                 drel_w: maybe_mut(&mut drel_w)?,
+                dbias: None,
             };
             let bytes = op.backward_workspace_bytes(on.device(), &args.problem());
             on.with_workspace(bytes, |workspace| op.backward_into(on.device(), args, workspace))?;

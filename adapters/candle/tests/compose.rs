@@ -98,18 +98,16 @@ pub fn batch_norm(y: &Tensor, weight: &Tensor, bias: &Tensor, given: Option<[&Te
 /// Softmax over the window around every pixel, masked at borders.
 pub fn local([q, k, v]: [&Tensor; 3], tables: Option<[&Tensor; 2]>, config: &LocalConfig) -> Result<Tensor> {
     let (b, h, y, x, d) = q.dims5()?;
-    let n = y * x;
+    let (n, keys) = (y * x, config.window.keys());
     let slot = |from: i64, to: i64, window: usize| to - from + (window as i64 - 1) / 2;
     let is_seen = |i: [i64; 2], j: [i64; 2]| {
-        (0..2).all(|axis| {
-            (0..config.window[axis] as i64).contains(&slot(i[axis], j[axis], config.window[axis]))
-        })
+        (0..2).all(|axis| (0..keys[axis] as i64).contains(&slot(i[axis], j[axis], keys[axis])))
     };
     let mut logits = product(&flat(q)?, &flat(k)?.transpose(2, 3)?)?;
     if let Some(tables) = tables {
         let mut parts = Vec::new();
         for axis in 0..2 {
-            let window = config.window[axis];
+            let window = keys[axis];
             let rows = pairs(y, x, |i, j| slot(i[axis], j[axis], window).clamp(0, window as i64 - 1) as f64);
             let at = Tensor::from_vec(rows, n * n, &Device::Cpu)?.to_dtype(DType::U32)?;
             let (heads, _, channels) = tables[axis].dims3()?;

@@ -1,7 +1,7 @@
 //! Empty maps, and what is refused.
 
 use candle_core::{DType, Device, Error, Result, Tensor, Var};
-use macula_candle::{ContentConfig, GaussianConfig, LocalConfig, content, gaussian, local};
+use macula_candle::{ContentConfig, GaussianConfig, LocalConfig, Window, content, gaussian, local};
 
 fn zeros(shape: &[usize], dtype: DType) -> Tensor {
     Tensor::zeros(shape, dtype, &Device::Cpu).unwrap()
@@ -49,7 +49,7 @@ fn refusals_are_maculas() {
     assert!(text(refused).contains("gaussian: `sigma` must be"), "radii");
     let refused = gaussian(&v, &zeros(&[2], DType::F32), &GaussianConfig::default()).unwrap_err();
     assert!(text(refused).contains("gaussian: `sigma` must be"), "a radius of 0");
-    let config = LocalConfig { window: [0, 3], ..LocalConfig::default() };
+    let config = LocalConfig { window: Window::sliding([0, 3]), ..LocalConfig::default() };
     let refused = local(&v, &v, &v, None, &config).unwrap_err();
     assert!(text(refused).contains("local: `window` must be 1 to 33 pixels"));
 }

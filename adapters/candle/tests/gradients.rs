@@ -4,7 +4,7 @@ use crate::{compose, map, random};
 use candle_core::{DType, Result, Tensor, Var};
 use macula_candle::{
     Affine, Axes, AxialConfig, AxialInputs, BatchNorm, ContentConfig, GaussianConfig, GsaConfig, GsaInputs,
-    LocalConfig, Relative, Statistics, Tables, axial, content, gaussian, gsa, local,
+    LocalConfig, Relative, Statistics, Tables, Window, axial, content, gaussian, gsa, local,
 };
 
 const TYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
@@ -99,7 +99,7 @@ fn local_is_candles() -> Result<()> {
             (map(2, [2, 2, 4, 5, 6])?, dtype),
             (map(3, [2, 2, 4, 5, 3])?, dtype),
         ];
-        let config = LocalConfig { window: [3, 5], scale: 0.7, ..LocalConfig::default() };
+        let config = LocalConfig { window: Window::sliding([3, 5]), scale: 0.7, ..LocalConfig::default() };
         let ours = |t: &[Tensor]| local(&t[0], &t[1], &t[2], None, &config);
         let theirs = |t: &[Tensor]| compose::local([&t[0], &t[1], &t[2]], None, &config);
         compare("local", dtype, &maps, ours, theirs)?;

@@ -4,7 +4,7 @@ use crate::{map, random};
 use candle_core::{DType, Result, Tensor, Var};
 use macula_candle::{
     Affine, AxialConfig, AxialInputs, BatchNorm, ContentConfig, GaussianConfig, GsaConfig, GsaInputs,
-    LocalConfig, Tables, axial, content, gaussian, gsa, local,
+    LocalConfig, Tables, Window, axial, content, gaussian, gsa, local,
 };
 
 fn bits(t: &Tensor) -> Result<Vec<u32>> {
@@ -126,7 +126,7 @@ fn any_of_the_inputs_may_be_constants() -> Result<()> {
     })?;
     let inputs = [q.clone(), k.clone(), v.clone(), t(8, &[1, 3, 2])?, t(9, &[1, 3, 3])?];
     constants("local", &inputs, |t| {
-        let config = LocalConfig { window: [3, 3], ..LocalConfig::default() };
+        let config = LocalConfig { window: Window::sliding([3, 3]), ..LocalConfig::default() };
         local(&t[0], &t[1], &t[2], Some(Tables { rel_h: &t[3], rel_w: &t[4] }), &config)
     })?;
     let inputs = [q, k, v.clone()];

@@ -3,14 +3,16 @@
 use super::{Case, Layer, Make};
 use crate::timing::Call;
 use crate::{Failure, Sizes};
-use macula::local::{Backward, BackwardProblem, Forward, ForwardProblem, LocalConfig, Tables};
+use macula::local::{
+    Backward, BackwardProblem, Forward, ForwardProblem, LocalConfig, Positions, Tables, Window,
+};
 use macula::{Cuda, Element, Local, Tensor};
 
 const VARIANTS: [(&str, usize, bool); 4] =
     [("k7_rel", 7, true), ("k7", 7, false), ("k13_rel", 13, true), ("k13", 13, false)];
 
 fn config(window: usize, d: usize) -> LocalConfig {
-    LocalConfig { window: [window; 2], scale: (d as f32).powf(-0.5), ..Default::default() }
+    LocalConfig { window: Window::sliding([window; 2]), scale: (d as f32).powf(-0.5), ..Default::default() }
 }
 
 fn tables<T: Element>(
@@ -19,7 +21,7 @@ fn tables<T: Element>(
     d: usize,
 ) -> Result<Tables<Tensor<T, 3>>, Failure> {
     let channels = config.relative.table_channels(d);
-    let rows = config.window.map(|window| config.border.table_rows(window));
+    let rows = config.window.table_rows();
     Ok(Tables {
         rel_h: make.tensor(8, [1, rows[0], channels[0]])?,
         rel_w: make.tensor(9, [1, rows[1], channels[1]])?,
@@ -49,6 +51,7 @@ fn forward<T: Element>(
             k: k.view(),
             v: v.view(),
             tables: views(tables.as_ref()),
+            bias: None,
             o: o.view_mut(),
             lse: Some(lse.view_mut()),
         };
@@ -70,8 +73,11 @@ fn backward<T: Element>(
     let (mut dq, mut dk, mut dv) = (zeros()?, zeros()?, zeros()?);
     let problem = BackwardProblem::contiguous(&config, layer.shape, d, has_tables, T::DTYPE);
     let mut scratch = make.scratch(op.backward_workspace_bytes(&on, &problem)?)?;
-    let out =
-        op.forward(&on, &q, &k, &v, tables.as_ref().map(|t| Tables { rel_h: &t.rel_h, rel_w: &t.rel_w }))?;
+    let positions = Positions {
+        tables: tables.as_ref().map(|t| Tables { rel_h: &t.rel_h, rel_w: &t.rel_w }),
+        ..Positions::default()
+    };
+    let out = op.forward(&on, &q, &k, &v, positions)?;
     let mut dtables = match &tables {
         Some(t) => {
             let (rel_h, rel_w) =
@@ -90,6 +96,7 @@ fn backward<T: Element>(
             k: k.view(),
             v: v.view(),
             tables: views(tables.as_ref()),
+            bias: None,
             o: out.o.view(),
             lse: out.lse.view(),
             d_o: d_o.view(),
@@ -98,6 +105,7 @@ fn backward<T: Element>(
             dv: Some(dv.view_mut()),
             drel_h,
             drel_w,
+            dbias: None,
         };
         op.backward_into(&on, args, scratch.lend())
     }))

@@ -11,7 +11,7 @@ use super::super::shared::photo::to_image;
 use super::super::shared::sheet::{Cell, Sheet, enlarge};
 use super::{CELL_SIDE_MIN, Query, Scene, mark, percent};
 use image::{Rgb, RgbImage, imageops};
-use macula::local::{LocalConfig, Relative, Tables};
+use macula::local::{LocalConfig, Positions, Relative, Tables, Window};
 use macula::{Device, Local, Tensor};
 
 /// Channels: three colours of nine pixels, and the constant.
@@ -36,7 +36,7 @@ enum By {
 /// The op with windows of `window` pixels on both sides.
 fn op(window: usize) -> Result<Local, Failure> {
     let scale = LIKENESS.powi(-2);
-    let config = LocalConfig { window: [window; 2], scale, relative: Relative::Sum, ..Default::default() };
+    let config = LocalConfig { window: Window::sliding([window; 2]), scale, relative: Relative::Sum };
     Ok(Local::new(config)?)
 }
 
@@ -74,8 +74,8 @@ impl Inputs {
         })
     }
 
-    fn lent(&self) -> Option<Tables<&Tensor<f32, 3>>> {
-        Some(Tables { rel_h: &self.tables.rel_h, rel_w: &self.tables.rel_w })
+    fn lent(&self) -> Positions<'_, f32> {
+        Tables { rel_h: &self.tables.rel_h, rel_w: &self.tables.rel_w }.into()
     }
 }
 

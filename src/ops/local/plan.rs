@@ -3,7 +3,7 @@
 mod params;
 mod tiling;
 
-use crate::config::local::{Border, LocalConfig, Relative};
+use crate::config::local::{Border, LocalConfig, Relative, Sliding, Window};
 use crate::ops::planning::{Map, check_contiguous, grid};
 use crate::plan::{Divisor, Ptr};
 use crate::{Cost, DType, Error, Gpu, Launch, Layout, Local, Plan, Result};
@@ -30,7 +30,7 @@ const WORKSPACE_ALIGN: usize = 256;
 /// Rows, columns and (batch, head) pairs stay below this.
 const EXTENT_MAX: usize = 1 << 28;
 
-/// A forward call: element type and layouts. Operands: 0 q, 1 k, 2 v, 3 rel_h, 4 rel_w, 5 o, 6 lse.
+/// A forward call: element type and layouts. Operands: 0 q, 1 k, 2 v, 3 rel_h, 4 rel_w, 5 o, 6 lse, 7 bias.
 #[derive(Clone, Copy, Debug)]
 pub struct ForwardProblem {
     /// Element type of q, k, v, the tables and o.
@@ -43,6 +43,8 @@ pub struct ForwardProblem {
     pub v: Layout<5>,
     /// Row table and column table, `[1 or h, rows, channels]`.
     pub tables: Option<[Layout<3>; 2]>,
+    /// What is added to the scaled logits, `[1 or h, rows along y, rows along x]`, f32.
+    pub bias: Option<Layout<3>>,
     /// Output, the shape of v.
     pub o: Layout<5>,
     /// Log-sum-exp of the logits, `[b, h, y, x]`, contiguous.
@@ -50,10 +52,10 @@ pub struct ForwardProblem {
 }
 
 /// A backward call: element type and layouts. Operands: 0 q, 1 k, 2 v, 3 rel_h, 4 rel_w, 5 o, 6 lse, 7 d_o, 8 dq, 9 dk,
-/// 10 dv, 11 drel_h, 12 drel_w.
+/// 10 dv, 11 drel_h, 12 drel_w, 13 bias, 14 dbias.
 #[derive(Clone, Copy, Debug)]
 pub struct BackwardProblem {
-    /// Element type of everything but lse and the tables' gradients, which are f32.
+    /// Element type of everything but lse, the bias and gradients of tables and bias, which are f32.
     pub dtype: DType,
     /// Queries, `[b, h, y, x, d]`.
     pub q: Layout<5>,
@@ -63,6 +65,8 @@ pub struct BackwardProblem {
     pub v: Layout<5>,
     /// Row table and column table, `[1 or h, rows, channels]`.
     pub tables: Option<[Layout<3>; 2]>,
+    /// What is added to the scaled logits, `[1 or h, rows along y, rows along x]`, f32.
+    pub bias: Option<Layout<3>>,
     /// The forward's output.
     pub o: Layout<5>,
     /// The forward's log-sum-exp, `[b, h, y, x]`, contiguous.
@@ -79,6 +83,8 @@ pub struct BackwardProblem {
     pub drel_h: Option<Layout<3>>,
     /// Gradient of the column table, when wanted.
     pub drel_w: Option<Layout<3>>,
+    /// Gradient of the bias, when wanted.
+    pub dbias: Option<Layout<3>>,
 }
 
 pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu) -> Result<Plan> {
@@ -86,12 +92,14 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
         return Ok(Plan::default());
     }
     let p = problem;
+    refuse(config, &p.bias)?;
+    let keys = config.window.keys();
     check_extent(&p.q)?;
     for (arg, layout) in [("q", &p.q), ("k", &p.k), ("v", &p.v), ("o", &p.o)] {
         check_contiguous(OP, arg, layout)?;
     }
     let class = Class::of(p.dtype, &p.q, &p.v);
-    let table_shape = tiling::table_shape(config.window);
+    let table_shape = tiling::table_shape(keys);
     let cut = |is_tall: bool| {
         let patches = if is_tall { 2 } else { 1 };
         let warp_bytes = patches * table_shape.bytes as usize;
@@ -99,7 +107,7 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
         Task { patches, warp_bytes, pairs_up, ..task(config, class, &p.q, &p.v, gpu) }
             .tile(axes(config, &p.q))
     };
-    let wants_tall = p.dtype != DType::F32 && class.channels <= 64 && config.window[0] > TALL_ABOVE;
+    let wants_tall = p.dtype != DType::F32 && class.channels <= 64 && keys[0] > TALL_ABOVE;
     // The tables of two patches can be too large for the smallest GPUs.
     let tall = if wants_tall { cut(true) } else { None };
     let is_tall = tall.is_some();
@@ -140,6 +148,7 @@ pub(super) fn backward(config: &LocalConfig, problem: &BackwardProblem, gpu: &Gp
     if p.q.is_empty() {
         return Ok(empty_backward(p));
     }
+    refuse(config, &p.bias)?;
     check_extent(&p.q)?;
     for (arg, layout) in [("q", &p.q), ("k", &p.k), ("v", &p.v), ("o", &p.o), ("d_o", &p.d_o)] {
         check_contiguous(OP, arg, layout)?;
@@ -184,7 +193,7 @@ fn dq(
     plan: &mut Plan,
 ) -> Result<()> {
     let class = Class::of(p.dtype, &p.q, &p.v);
-    let table_shape = tiling::table_shape(config.window);
+    let table_shape = tiling::table_shape(config.window.keys());
     let is_f32 = p.dtype == DType::F32;
     let sums_offset = if is_f32 && p.tables.is_some() { table_shape.bytes } else { 0 };
     let by_head = wants_tables && p.tables.iter().flatten().any(|table| table.shape[0] > 1);
@@ -298,9 +307,9 @@ fn drel(
 fn dkv(config: &LocalConfig, p: &BackwardProblem, gpu: &Gpu, plan: &mut Plan) -> Result<()> {
     let class = Class::of(p.dtype, &p.q, &p.v);
     let axes = axes(config, &p.q);
-    let usual_reach = config.window.map(|k| k - 1);
+    let usual_reach = config.window.keys().map(|k| k - 1);
     // With border shift a key near one border is seen from further away, and one near two from everywhere.
-    let is_shifted = config.border == Border::Shift;
+    let is_shifted = tiling::border(config) == Border::Shift;
     let reach = usual_reach.map(|r| if is_shifted { r + r / 2 } else { r });
     let whole_reach = usual_reach.map(|r| if is_shifted { 2 * r } else { 0 });
     let packed = tiling::packed(usual_reach[1]);
@@ -329,11 +338,11 @@ fn dkv(config: &LocalConfig, p: &BackwardProblem, gpu: &Gpu, plan: &mut Plan) ->
     };
     let tiling = task.tile(axes).ok_or_else(|| {
         let (channels, bytes) = (class.channels, gpu.shared_optin_bytes);
-        let [k_y, k_x] = config.window;
+        let [k_y, k_x] = config.window.keys();
         let what = format!(
             "gradients of k and v for {k_y}×{k_x} windows, border {}, {channels} channels in {} on a GPU with {bytes} bytes of \
              shared memory per block; fewer channels or 16-bit elements need less",
-            config.border.name(),
+            tiling::border(config).name(),
             p.dtype,
         );
         Error::unsupported(OP, what)
@@ -410,7 +419,7 @@ impl Class {
 /// The part of a task that all passes share.
 fn task(config: &LocalConfig, class: Class, q: &Layout<5>, v: &Layout<5>, gpu: &Gpu) -> Task {
     let [batch, heads, y, x, d] = q.shape;
-    let reach = config.window.map(|k| k - 1);
+    let reach = config.window.keys().map(|k| k - 1);
     Task {
         batch,
         heads,
@@ -445,6 +454,18 @@ fn tables(config: &LocalConfig, layouts: Option<[Layout<3>; 2]>, d: usize, dtype
     match layouts {
         Some(layouts) => [0, 1].map(|i| Table::of(3 + i as u8, &layouts[i], first[i], dtype)),
         None => [Table::NONE; 2],
+    }
+}
+
+/// What there are no kernels for.
+fn refuse(config: &LocalConfig, bias: &Option<Layout<3>>) -> Result<()> {
+    let is_plain = matches!(config.window, Window::Sliding(Sliding { dilation: [1, 1], .. }));
+    if !is_plain {
+        return Err(Error::unsupported(OP, "dilated windows and blocks on a GPU; `Cpu` does both"));
+    }
+    match bias {
+        Some(_) => Err(Error::unsupported(OP, "a bias on a GPU; tables, or `Cpu`, do instead")),
+        None => Ok(()),
     }
 }
 
@@ -502,7 +523,7 @@ struct Work {
 
 impl Work {
     fn of(config: &LocalConfig, q: &Layout<5>, v: &Layout<5>, tables: Option<[Layout<3>; 2]>) -> Self {
-        let [ky, kx] = config.window.map(|k| k as u64);
+        let [ky, kx] = config.window.keys().map(|k| k as u64);
         let d = q.shape[4] as u64;
         let channels = config.relative.table_channels(q.shape[4]).map(|c| c as u64);
         Self {

@@ -64,7 +64,7 @@ pub fn axial(q: &Tensor, v: &Tensor, columns: &Tensor, rows: &Tensor) -> Result<
 /// Windows as shifted slices of padded maps: k² products of whole maps, no k²-fold copies of keys or values.
 pub fn local([q, k, v]: [&Tensor; 3], [rel_h, rel_w]: [&Tensor; 2], config: &LocalConfig) -> Result<Tensor> {
     let (_, _, y, x, d) = q.dims5()?;
-    let [ky, kx] = config.window;
+    let [ky, kx] = config.window.keys();
     let pad = |t: &Tensor| -> Result<Tensor> {
         t.pad_with_zeros(2, (ky - 1) / 2, ky / 2)?.pad_with_zeros(3, (kx - 1) / 2, kx / 2)
     };

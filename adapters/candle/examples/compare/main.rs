@@ -14,6 +14,7 @@ mod peak;
 use candle_core::{Device, Result, Tensor, Var};
 use macula_candle::{
     AxialConfig, AxialInputs, ContentConfig, GaussianConfig, GsaConfig, GsaInputs, LocalConfig, Tables,
+    Window,
 };
 use std::time::Instant;
 
@@ -50,7 +51,11 @@ fn table(side: usize) -> Result<Var> {
 }
 
 fn local_config() -> LocalConfig {
-    LocalConfig { window: [WINDOW; 2], scale: (D as f32).powf(-0.5), ..LocalConfig::default() }
+    LocalConfig {
+        window: Window::sliding([WINDOW; 2]),
+        scale: (D as f32).powf(-0.5),
+        ..LocalConfig::default()
+    }
 }
 
 const OPS: [Op; 5] = [

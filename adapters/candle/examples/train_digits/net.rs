@@ -4,11 +4,11 @@ use crate::data::{NEIGHBOURS, SIZE};
 use crate::seeded::Seeded;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{BatchNorm, Conv2d, Conv2dConfig, Linear, Module, ModuleT, VarBuilder};
-use macula_candle::LocalConfig;
 use macula_candle::modules::{
     AxialAttention, AxialAttentionConfig, ContentAttention, ContentAttentionConfig, GaussianAttention,
     GaussianAttentionConfig, GsaModule, GsaModuleConfig, LocalAttention, LocalAttentionConfig,
 };
+use macula_candle::{LocalConfig, Window};
 
 /// Channels of every layer.
 const WIDTH: usize = 32;
@@ -99,7 +99,8 @@ impl Mix {
             }
             Attention::Local => {
                 let scale = (DEPTH as f32).powf(-0.5);
-                let op = LocalConfig { window: [WINDOW; 2], scale, ..LocalConfig::default() };
+                let op =
+                    LocalConfig { window: Window::sliding([WINDOW; 2]), scale, ..LocalConfig::default() };
                 let config = LocalAttentionConfig { heads, op, ..Default::default() };
                 Self::Local(LocalAttention::new(WIDTH, WIDTH, config, vb)?)
             }

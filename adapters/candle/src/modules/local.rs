@@ -55,7 +55,7 @@ impl LocalAttention {
         let heads = if config.per_head_tables { config.heads } else { 1 };
         let channels = config.op.relative.table_channels(d);
         let table = |axis: usize, name: &str| {
-            let rows = config.op.border.table_rows(config.op.window[axis]);
+            let rows = config.op.window.table_rows()[axis];
             let init = Init::Randn { mean: 0.0, stdev: 1.0 };
             vb.get_with_hints((heads, rows, channels[axis]), name, init)
         };

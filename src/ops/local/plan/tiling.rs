@@ -1,7 +1,7 @@
 //! How a launch is cut into tiles, and a block's shared memory into bands: the cheapest cut that fits the GPU.
 
 use super::params::{Axis, Frame, TableShape};
-use crate::config::local::{Border, LocalConfig};
+use crate::config::local::{Border, LocalConfig, Window};
 use crate::plan::Divisor;
 
 /// Warps of a block.
@@ -90,20 +90,29 @@ pub(super) fn table_shape(window: [usize; 2]) -> TableShape {
     TableShape { row_pitch: row_pitch as i32, pair_pitch: pair_pitch as i32, bytes: bytes as i32 }
 }
 
+/// What happens at the border of the map.
+pub(super) fn border(config: &LocalConfig) -> Border {
+    match config.window {
+        Window::Sliding(window) => window.border,
+        Window::Blocks(_) => Border::Mask,
+    }
+}
+
 /// The geometry of one axis, not yet tiled.
 pub(super) fn axis(config: &LocalConfig, i: usize, size: usize) -> Axis {
-    let window = config.window[i];
-    let is_shifted = config.border == Border::Shift;
+    let window = config.window.keys()[i];
+    let border = border(config);
+    let is_shifted = border == Border::Shift;
     Axis {
         size: size as i32,
         dilation: 1,
         window: window as i32,
         before: ((window - 1) / 2) as i32,
         is_shifted: is_shifted.into(),
-        has_outside: (config.border == Border::Zero).into(),
+        has_outside: (border == Border::Zero).into(),
         block: 0,
         block_start: 0,
-        table_rows: config.border.table_rows(window) as i32,
+        table_rows: config.window.table_rows()[i] as i32,
         table_origin: (if is_shifted { window - 1 } else { (window - 1) / 2 }) as i32,
         ..Axis::default()
     }

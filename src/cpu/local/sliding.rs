@@ -1,4 +1,7 @@
-//! `local` on the CPU.
+//! Windows around every query.
+//!
+//! A dilated window is the plain window on every residue class of the map (rows r, r + dilation, …), so the call is cut into
+//! one per class, of tensors with larger strides.
 //!
 //! A task is a band of rows of one head. It copies its queries, and the keys and values that they see, to planes with the
 //! pixels of a row side by side, so that eight neighbouring queries make one vector and no dot product needs a sum across
@@ -6,40 +9,18 @@
 //! logits start from. The backward pass scatters into the band's own planes; overlapping bands are added in their order,
 //! so that results do not depend on the number of threads.
 
-use super::math::exp;
-use super::plane::{Plane, contiguous_parts, store_plane, with_contiguous};
-use crate::config::local::{Border, LocalConfig, Relative};
+use super::super::math::exp;
+use super::super::plane::{Plane, contiguous_parts, store_plane, with_contiguous};
+use super::super::vectorised;
+use super::{
+    HeadPositions, HeadSums, Maps, Outs, PartSums, Positions, Saved, Tables, Wants, with_contiguous_maybe,
+    with_contiguous_three,
+};
+use crate::config::local::{Border, LocalConfig, Sliding, Window};
 use crate::tensor::{HostView, HostViewMut};
-use crate::{Element, Result};
+use crate::{Element, Layout};
 use rayon::prelude::*;
 use std::ops::Range;
-
-/// What a forward call reads and writes. Shapes have been checked; nothing is empty.
-pub(crate) struct Forward<'a, T> {
-    pub q: HostView<'a, T, 5>,
-    pub k: HostView<'a, T, 5>,
-    pub v: HostView<'a, T, 5>,
-    /// Row and column tables.
-    pub tables: Option<[HostView<'a, T, 3>; 2]>,
-    pub o: HostViewMut<'a, T, 5>,
-    pub lse: Option<HostViewMut<'a, f32, 4>>,
-}
-
-/// What a backward call reads and writes. A gradient that is `None` is not computed.
-pub(crate) struct Backward<'a, T> {
-    pub q: HostView<'a, T, 5>,
-    pub k: HostView<'a, T, 5>,
-    pub v: HostView<'a, T, 5>,
-    pub tables: Option<[HostView<'a, T, 3>; 2]>,
-    pub o: HostView<'a, T, 5>,
-    pub lse: HostView<'a, f32, 4>,
-    pub d_o: HostView<'a, T, 5>,
-    pub dq: Option<HostViewMut<'a, T, 5>>,
-    pub dk: Option<HostViewMut<'a, T, 5>>,
-    pub dv: Option<HostViewMut<'a, T, 5>>,
-    pub drel_h: Option<HostViewMut<'a, f32, 3>>,
-    pub drel_w: Option<HostViewMut<'a, f32, 3>>,
-}
 
 /// Queries per vector.
 const LANES: usize = 8;
@@ -63,7 +44,8 @@ struct Tile {
 
 /// What all tasks of a call share.
 struct Shared {
-    config: LocalConfig,
+    window: Window,
+    scale: f32,
     y: usize,
     x: usize,
     d: usize,
@@ -74,10 +56,10 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(config: &LocalConfig, q: [usize; 5], e: usize) -> Self {
+    fn new(config: &LocalConfig, window: Sliding, q: [usize; 5], e: usize) -> Self {
         let [_, _, y, x, d] = q;
-        let tiles = (0..x).step_by(LANES).map(|x0| Tile::new(config, x, x0)).collect();
-        Self { config: *config, y, x, d, e, tiles, pad: config.window[1] }
+        let tiles = (0..x).step_by(LANES).map(|x0| Tile::new(window, x, x0)).collect();
+        Self { window: window.into(), scale: config.scale, y, x, d, e, tiles, pad: window.size[1] }
     }
 
     fn bands(&self) -> Vec<Range<usize>> {
@@ -86,7 +68,7 @@ impl Shared {
 
     /// The rows of keys that a band of queries sees.
     fn key_rows(&self, band: &Range<usize>) -> Range<usize> {
-        let keys = |yi| self.config.slots(0, self.y, yi).filter_map(|slot| slot.key);
+        let keys = |yi| self.window.slots(0, self.y, yi).filter_map(|slot| slot.key);
         let low = band.clone().flat_map(keys).min().unwrap_or(0);
         let high = band.clone().flat_map(keys).max().unwrap_or(0);
         low..high + 1
@@ -98,10 +80,10 @@ impl Shared {
 }
 
 impl Tile {
-    fn new(config: &LocalConfig, x: usize, x0: usize) -> Self {
-        let before = (config.window[1] - 1) / 2;
+    fn new(window: Sliding, x: usize, x0: usize) -> Self {
+        let before = (window.size[1] - 1) / 2;
         let offsets = |xi: usize| {
-            config.slots(1, x, xi).map(move |slot| match (config.border, slot.key) {
+            Window::from(window).slots(1, x, xi).map(move |slot| match (window.border, slot.key) {
                 (Border::Shift, Some(key)) => key as isize - xi as isize,
                 _ => slot.row as isize - before as isize,
             })
@@ -110,8 +92,8 @@ impl Tile {
         // The pixel itself is in its window, so there is an offset.
         let first = queries.clone().flat_map(offsets).min().unwrap_or(0);
         let last = queries.clone().flat_map(offsets).max().unwrap_or(0);
-        let row_of_zero = match config.border {
-            Border::Shift => config.window[1] - 1,
+        let row_of_zero = match window.border {
+            Border::Shift => window.size[1] - 1,
             Border::Mask | Border::Zero => before,
         };
         // Lanes past the end of the row see everything, so that they compute zeros and not NaN.
@@ -123,34 +105,6 @@ impl Tile {
         });
         let rows = (first..=last).map(|offset| (row_of_zero as isize + offset).max(0) as usize);
         Self { x0, first, mask: mask.collect(), rows: rows.collect() }
-    }
-}
-
-/// The tables of one head, in f32, row after row.
-struct Tables {
-    rows: [Vec<f32>; 2],
-    /// Channels of q that each table meets.
-    channels: [Range<usize>; 2],
-}
-
-impl Tables {
-    fn load<T: Element>(config: &LocalConfig, d: usize, views: &[HostView<'_, T, 3>; 2], hi: usize) -> Self {
-        let rows = views.map(|view| {
-            let [heads, rows, channels] = view.layout.shape;
-            let hi = if heads == 1 { 0 } else { hi };
-            let at = |i: usize| view.data[view.layout.at([hi, i / channels, i % channels])].to_f32();
-            (0..rows * channels).map(at).collect()
-        });
-        let channels = match config.relative {
-            Relative::Concat => [0..d / 2, d / 2..d],
-            Relative::Sum => [0..d, 0..d],
-        };
-        Self { rows, channels }
-    }
-
-    fn row(&self, axis: usize, row: usize) -> &[f32] {
-        let count = self.channels[axis].len();
-        &self.rows[axis][row * count..][..count]
     }
 }
 
@@ -166,7 +120,7 @@ struct Band<'a> {
     q: Plane,
     k: Plane,
     v: Plane,
-    tables: Option<&'a Tables>,
+    positions: HeadPositions<'a>,
 }
 
 /// Logits or weights of eight queries: `[window row][offset][lane]`.
@@ -198,7 +152,7 @@ fn multiply_add_scalar(sum: &mut Lanes, a: &Lanes, b: f32) {
 
 impl<'a> Band<'a> {
     fn key_rows(&self, yi: usize) -> Vec<KeyRow> {
-        let slots = self.shared.config.slots(0, self.shared.y, yi);
+        let slots = self.shared.window.slots(0, self.shared.y, yi);
         slots.map(|slot| KeyRow { key: slot.key, table: slot.row }).collect()
     }
 
@@ -219,10 +173,10 @@ impl<'a> Band<'a> {
         }
     }
 
-    /// α (q·k + q·r) + mask.
+    /// α (q·k + q·r) + bias + mask.
     #[inline(always)]
     fn logits(&self, tile: &Tile, yi: usize, rows: &[KeyRow], scores: &mut Scores) {
-        let scale = self.shared.config.scale;
+        let scale = self.shared.scale;
         scores.offsets = tile.mask.len();
         scores.of.clear();
         scores.of.resize(rows.len() * scores.offsets, [0.0; LANES]);
@@ -232,9 +186,12 @@ impl<'a> Band<'a> {
                 self.dots(tile, &self.q, yi, &self.k, key, out);
             }
             let relative = self.relative(tile, yi, 0, row.table);
-            for ((out, column), mask) in out.iter_mut().zip(&columns).zip(&tile.mask) {
+            for (((out, column), mask), of_column) in
+                out.iter_mut().zip(&columns).zip(&tile.mask).zip(&tile.rows)
+            {
+                let bias = self.positions.bias.map_or(0.0, |b| b.values[b.at(row.table, *of_column)]);
                 for lane in 0..LANES {
-                    out[lane] = scale * (out[lane] + relative[lane] + column[lane]) + mask[lane];
+                    out[lane] = scale * (out[lane] + relative[lane] + column[lane]) + (bias + mask[lane]);
                 }
             }
         }
@@ -244,7 +201,7 @@ impl<'a> Band<'a> {
     #[inline(always)]
     fn relative(&self, tile: &Tile, yi: usize, axis: usize, row: usize) -> Lanes {
         let mut sum = [0.0; LANES];
-        if let Some(tables) = self.tables {
+        if let Some(tables) = self.positions.tables {
             // A window that a border hides from every lane has no row of its own.
             for (ci, &r) in tables.channels[axis].clone().zip(tables.row(axis, row)) {
                 multiply_add_scalar(&mut sum, &load(self.q.row(ci, yi), self.q.column(tile.x0)), r);
@@ -323,14 +280,103 @@ fn softmax(scores: &mut Scores) -> (Lanes, Lanes) {
     (top, sum)
 }
 
-/// `o = softmax(α(q·k + q·r)) v` over the window.
-pub(crate) fn forward<T: Element>(config: &LocalConfig, args: Forward<'_, T>) -> Result<()> {
-    let Forward { q, k, v, tables, o, lse } = args;
-    let [_, h, y, x, d] = q.layout.shape;
+/// `o = softmax(α(q·k + q·r) + bias) v` over the window.
+pub(super) fn forward<T: Element>(
+    config: &LocalConfig,
+    window: Sliding,
+    maps: Maps<'_, T>,
+    positions: &Positions,
+    mut o: HostViewMut<'_, T, 5>,
+    mut lse: Option<HostViewMut<'_, f32, 4>>,
+) {
+    for class in Class::all(&window, maps.q.layout.shape) {
+        let lse = lse.as_mut().map(|lse| class.of_mut(lse));
+        forward_class(config, class.window, class.maps(&maps), positions, class.of_mut(&mut o), lse);
+    }
+}
+
+/// All gradients that are asked for; sums for tables and bias of every head.
+pub(super) fn backward<T: Element>(
+    config: &LocalConfig,
+    window: Sliding,
+    saved: Saved<'_, T>,
+    positions: &Positions,
+    mut outs: Outs<'_, T>,
+) -> Vec<HeadSums> {
+    let [b, h, ..] = saved.maps.q.layout.shape;
+    let mut sums = vec![HeadSums::default(); b * h];
+    for class in Class::all(&window, saved.maps.q.layout.shape) {
+        let saved = Saved {
+            maps: class.maps(&saved.maps),
+            o: class.of(&saved.o),
+            lse: class.of(&saved.lse),
+            d_o: class.of(&saved.d_o),
+        };
+        let outs = Outs {
+            wants: outs.wants,
+            dq: outs.dq.as_mut().map(|out| class.of_mut(out)),
+            dk: outs.dk.as_mut().map(|out| class.of_mut(out)),
+            dv: outs.dv.as_mut().map(|out| class.of_mut(out)),
+        };
+        let of_class = backward_class(config, class.window, saved, positions, outs);
+        sums.iter_mut().zip(&of_class).for_each(|(sum, of_class)| sum.add(of_class));
+    }
+    sums
+}
+
+/// The rows r, r + dilation, … and columns likewise: a map of its own, on which the window is not dilated.
+struct Class {
+    window: Sliding,
+    first: [usize; 2],
+    step: [usize; 2],
+}
+
+impl Class {
+    fn all(window: &Sliding, [_, _, y, x, _]: [usize; 5]) -> impl Iterator<Item = Self> + use<> {
+        let window = *window;
+        // Steps beyond the map are all alike.
+        let step = [window.dilation[0].min(y), window.dilation[1].min(x)];
+        let firsts =
+            (0..step[0]).flat_map(move |first_y| (0..step[1]).map(move |first_x| [first_y, first_x]));
+        firsts.map(move |first| Self { window: window.dilated([1, 1]), first, step })
+    }
+
+    fn layout<const R: usize>(&self, whole: &Layout<R>) -> Layout<R> {
+        let mut layout = *whole;
+        for i in 0..2 {
+            let (first, step) = (self.first[i], self.step[i]);
+            layout.shape[2 + i] = (whole.shape[2 + i] - first).div_ceil(step);
+            layout.strides[2 + i] = whole.strides[2 + i] * step as isize;
+            layout.offset = layout.offset.wrapping_add_signed(whole.strides[2 + i] * first as isize);
+        }
+        layout
+    }
+
+    fn of<'a, T, const R: usize>(&self, whole: &HostView<'a, T, R>) -> HostView<'a, T, R> {
+        HostView { data: whole.data, layout: self.layout(&whole.layout) }
+    }
+
+    fn of_mut<'a, T, const R: usize>(&self, whole: &'a mut HostViewMut<'_, T, R>) -> HostViewMut<'a, T, R> {
+        HostViewMut { layout: self.layout(&whole.layout), data: whole.data }
+    }
+
+    fn maps<'a, T>(&self, whole: &Maps<'a, T>) -> Maps<'a, T> {
+        Maps { q: self.of(&whole.q), k: self.of(&whole.k), v: self.of(&whole.v) }
+    }
+}
+
+fn forward_class<T: Element>(
+    config: &LocalConfig,
+    window: Sliding,
+    maps: Maps<'_, T>,
+    positions: &Positions,
+    o: HostViewMut<'_, T, 5>,
+    lse: Option<HostViewMut<'_, f32, 4>>,
+) {
+    let Maps { q, k, v } = maps;
+    let [_, h, y, x, _] = q.layout.shape;
     let e = v.layout.shape[4];
-    let shared = Shared::new(config, q.layout.shape, e);
-    let head_tables: Option<Vec<Tables>> =
-        tables.map(|t| (0..h).map(|hi| Tables::load(config, d, &t, hi)).collect());
+    let shared = Shared::new(config, window, q.layout.shape, e);
     let task = |bh: usize, rows: Range<usize>, o: &mut [T], mut lse: Option<&mut [f32]>| {
         let at = [bh / h, bh % h];
         let keys = shared.key_rows(&rows);
@@ -339,9 +385,9 @@ pub(crate) fn forward<T: Element>(config: &LocalConfig, args: Forward<'_, T>) ->
             q: Plane::load(&q, at, rows.clone(), 0, LANES),
             k: shared.key_plane(&k, at, keys.clone()),
             v: shared.key_plane(&v, at, keys),
-            tables: head_tables.as_ref().map(|t| &t[bh % h]),
+            positions: positions.of_head(bh % h),
         };
-        super::vectorised(|| {
+        vectorised(|| {
             let mut scores = Scores { of: Vec::new(), offsets: 0 };
             for yi in rows.clone() {
                 let key_rows = band.key_rows(yi);
@@ -364,10 +410,9 @@ pub(crate) fn forward<T: Element>(config: &LocalConfig, args: Forward<'_, T>) ->
             }
         });
     };
-    with_contiguous(o, |o| {
-        let whole_lse = lse.map(|lse| &mut lse.data[lse.layout.offset..][..q.layout.len() / d]);
+    let write = |o: &mut [T], lse: Option<&mut [f32]>| {
         let o_planes = o.chunks_mut(y * x * e);
-        let lse_planes = contiguous_parts(whole_lse, y * x, o_planes.len());
+        let lse_planes = contiguous_parts(lse, y * x, o_planes.len());
         let tasks: Vec<_> = o_planes
             .zip(lse_planes)
             .enumerate()
@@ -384,8 +429,8 @@ pub(crate) fn forward<T: Element>(config: &LocalConfig, args: Forward<'_, T>) ->
             })
             .collect();
         tasks.into_par_iter().for_each(|(bh, rows, o, lse)| task(bh, rows, o, lse));
-    });
-    Ok(())
+    };
+    with_contiguous(o, |o| with_contiguous_maybe(lse, |lse| write(o, lse)));
 }
 
 /// What a band adds to the gradients of its head.
@@ -395,31 +440,27 @@ struct BandGrads {
     dq: Option<Plane>,
     dk: Option<Plane>,
     dv: Option<Plane>,
-    tables: Option<[Vec<f32>; 2]>,
+    sums: PartSums,
 }
 
-/// All gradients that are asked for.
-pub(crate) fn backward<T: Element>(config: &LocalConfig, args: Backward<'_, T>) -> Result<()> {
-    let Backward { q, k, v, tables, o, lse, d_o, dq, dk, dv, drel_h, drel_w } = args;
-    let [b, h, y, x, d] = q.layout.shape;
-    let e = v.layout.shape[4];
-    let shared = Shared::new(config, q.layout.shape, e);
-    let head_tables: Option<Vec<Tables>> =
-        tables.map(|t| (0..h).map(|hi| Tables::load(config, d, &t, hi)).collect());
-    let wants = Wants {
-        dq: dq.is_some(),
-        dk: dk.is_some(),
-        dv: dv.is_some(),
-        tables: drel_h.is_some() || drel_w.is_some(),
-    };
-    let inputs = Inputs { q, k, v, o, lse, d_o };
-    let head = |bh: usize, outs: [Option<&mut [T]>; 3]| -> Option<[Vec<f64>; 2]> {
-        let tables = head_tables.as_ref().map(|t| &t[bh % h]);
+fn backward_class<T: Element>(
+    config: &LocalConfig,
+    window: Sliding,
+    saved: Saved<'_, T>,
+    positions: &Positions,
+    outs: Outs<'_, T>,
+) -> Vec<HeadSums> {
+    let [b, h, y, x, d] = saved.maps.q.layout.shape;
+    let e = saved.maps.v.layout.shape[4];
+    let shared = Shared::new(config, window, saved.maps.q.layout.shape, e);
+    let Outs { wants, dq, dk, dv } = outs;
+    let head = |bh: usize, outs: [Option<&mut [T]>; 3]| -> HeadSums {
+        let of_head = positions.of_head(bh % h);
         let bands: Vec<BandGrads> = shared
             .bands()
             .into_par_iter()
             .map(|rows| {
-                super::vectorised(|| band_backward(&shared, &inputs, tables, [bh / h, bh % h], rows, &wants))
+                vectorised(|| band_backward(&shared, &saved, of_head, [bh / h, bh % h], rows, &wants))
             })
             .collect();
         let [dq, dk, dv] = outs;
@@ -441,99 +482,43 @@ pub(crate) fn backward<T: Element>(config: &LocalConfig, args: Backward<'_, T>) 
         };
         sum_bands(d, dk, |band| &band.dk);
         sum_bands(e, dv, |band| &band.dv);
-        let partials: Vec<&[Vec<f32>; 2]> = bands.iter().filter_map(|band| band.tables.as_ref()).collect();
-        partials.first().map(|first| {
-            [0, 1].map(|axis| {
-                (0..first[axis].len()).map(|i| partials.iter().map(|p| f64::from(p[axis][i])).sum()).collect()
-            })
-        })
+        HeadSums::of(bands.iter().map(|band| &band.sums))
     };
-    let mut dtables = Vec::new();
-    with_contiguous_maybe(dq, |dq| {
-        with_contiguous_maybe(dk, |dk| {
-            with_contiguous_maybe(dv, |dv| {
-                let parts = contiguous_parts(dq, y * x * d, b * h)
-                    .zip(contiguous_parts(dk, y * x * d, b * h))
-                    .zip(contiguous_parts(dv, y * x * e, b * h));
-                let tasks: Vec<_> =
-                    parts.enumerate().map(|(bh, ((dq, dk), dv))| (bh, [dq, dk, dv])).collect();
-                dtables = tasks.into_par_iter().map(|(bh, outs)| head(bh, outs)).collect();
-            });
-        });
+    let mut sums = Vec::new();
+    with_contiguous_three([dq, dk, dv], |[dq, dk, dv]| {
+        let parts = contiguous_parts(dq, y * x * d, b * h)
+            .zip(contiguous_parts(dk, y * x * d, b * h))
+            .zip(contiguous_parts(dv, y * x * e, b * h));
+        let tasks: Vec<_> = parts.enumerate().map(|(bh, ((dq, dk), dv))| (bh, [dq, dk, dv])).collect();
+        sums = tasks.into_par_iter().map(|(bh, outs)| head(bh, outs)).collect();
     });
-    for (axis, out) in [drel_h, drel_w].into_iter().enumerate() {
-        if let Some(out) = out {
-            let partials = dtables.iter().map(|head| head.as_ref().map_or(&[][..], |t| &t[axis][..]));
-            store_tables(out, &partials.collect::<Vec<_>>(), h);
-        }
-    }
-    Ok(())
-}
-
-/// Sums the heads' table gradients over the batch, and over the heads where they share a table.
-fn store_tables(out: HostViewMut<'_, f32, 3>, heads: &[&[f64]], h: usize) {
-    let [tables, rows, channels] = out.layout.shape;
-    for ti in 0..tables {
-        for i in 0..rows * channels {
-            let mine = heads.iter().enumerate().filter(|(bh, _)| tables == 1 || bh % h == ti);
-            let sum: f64 = mine.map(|(_, head)| head.get(i).copied().unwrap_or(0.0)).sum();
-            out.data[out.layout.at([ti, i / channels, i % channels])] = sum as f32;
-        }
-    }
-}
-
-fn with_contiguous_maybe<T: Element, const R: usize>(
-    out: Option<HostViewMut<'_, T, R>>,
-    write: impl FnOnce(Option<&mut [T]>),
-) {
-    match out {
-        Some(out) => with_contiguous(out, |out| write(Some(out))),
-        None => write(None),
-    }
-}
-
-struct Wants {
-    dq: bool,
-    dk: bool,
-    dv: bool,
-    tables: bool,
-}
-
-struct Inputs<'a, T> {
-    q: HostView<'a, T, 5>,
-    k: HostView<'a, T, 5>,
-    v: HostView<'a, T, 5>,
-    o: HostView<'a, T, 5>,
-    lse: HostView<'a, f32, 4>,
-    d_o: HostView<'a, T, 5>,
+    sums
 }
 
 #[inline(always)]
 fn band_backward<T: Element>(
     shared: &Shared,
-    inputs: &Inputs<'_, T>,
-    tables: Option<&Tables>,
+    saved: &Saved<'_, T>,
+    positions: HeadPositions<'_>,
     at: [usize; 2],
     rows: Range<usize>,
     wants: &Wants,
 ) -> BandGrads {
-    let (x, d, e, scale) = (shared.x, shared.d, shared.e, shared.config.scale);
+    let (x, d, e, scale) = (shared.x, shared.d, shared.e, shared.scale);
     let keys = shared.key_rows(&rows);
     let band = Band {
         shared,
-        q: Plane::load(&inputs.q, at, rows.clone(), 0, LANES),
-        k: shared.key_plane(&inputs.k, at, keys.clone()),
-        v: shared.key_plane(&inputs.v, at, keys.clone()),
-        tables,
+        q: Plane::load(&saved.maps.q, at, rows.clone(), 0, LANES),
+        k: shared.key_plane(&saved.maps.k, at, keys.clone()),
+        v: shared.key_plane(&saved.maps.v, at, keys.clone()),
+        positions,
     };
-    let g = Plane::load(&inputs.d_o, at, rows.clone(), 0, LANES);
-    let o = Plane::load(&inputs.o, at, rows.clone(), 0, LANES);
+    let g = Plane::load(&saved.d_o, at, rows.clone(), 0, LANES);
+    let o = Plane::load(&saved.o, at, rows.clone(), 0, LANES);
     let mut dq = wants.dq.then(|| Plane::zeros(d, rows.clone(), x, 0, LANES));
     let mut dk = wants.dk.then(|| Plane::zeros(d, keys.clone(), x, shared.pad, LANES));
     let mut dv = wants.dv.then(|| Plane::zeros(e, keys.clone(), x, shared.pad, LANES));
-    let mut dtables =
-        tables.filter(|_| wants.tables).map(|t| t.rows.each_ref().map(|rows| vec![0.0; rows.len()]));
-    let needs_ds = wants.dq || wants.dk || wants.tables;
+    let mut sums = PartSums::zeros(positions, wants);
     let mut p = Scores { of: Vec::new(), offsets: 0 };
     let mut ds = Scores { of: Vec::new(), offsets: 0 };
     for yi in rows.clone() {
@@ -541,8 +526,9 @@ fn band_backward<T: Element>(
         for tile in &shared.tiles {
             band.logits(tile, yi, &key_rows, &mut p);
             let lse: Lanes = std::array::from_fn(|lane| match tile.x0 + lane {
-                xi if xi < x => inputs.lse.data[inputs.lse.layout.at([at[0], at[1], yi, xi])],
-                _ => 0.0,
+                xi if xi < x => saved.lse.data[saved.lse.layout.at([at[0], at[1], yi, xi])],
+                // A lane without a pixel has no weights.
+                _ => f32::INFINITY,
             });
             for p in &mut p.of {
                 for lane in 0..LANES {
@@ -552,7 +538,7 @@ fn band_backward<T: Element>(
             if let Some(dv) = &mut dv {
                 band.scatter(tile, yi, &key_rows, &p, &g, dv);
             }
-            if !needs_ds {
+            if !wants.scores() {
                 continue;
             }
             let mut delta = [0.0; LANES];
@@ -574,8 +560,18 @@ fn band_backward<T: Element>(
             for (ds, p) in ds.of.iter_mut().zip(&p.of) {
                 for lane in 0..LANES {
                     // A key that is not there has p = 0, whatever the product says.
-                    ds[lane] = if p[lane] == 0.0 { 0.0 } else { scale * p[lane] * (ds[lane] - delta[lane]) };
+                    ds[lane] = if p[lane] == 0.0 { 0.0 } else { p[lane] * (ds[lane] - delta[lane]) };
                 }
+            }
+            if let (Some(bias), Some(sums)) = (positions.bias, sums.bias()) {
+                for (row, ds) in key_rows.iter().zip(ds.of.chunks(ds.offsets)) {
+                    for (ds, column) in ds.iter().zip(&tile.rows) {
+                        sums[bias.at(row.table, *column)] += ds.iter().sum::<f32>();
+                    }
+                }
+            }
+            for lane in ds.of.iter_mut().flatten() {
+                *lane *= scale;
             }
             if let Some(dk) = &mut dk {
                 band.scatter(tile, yi, &key_rows, &ds, &band.q, dk);
@@ -586,12 +582,12 @@ fn band_backward<T: Element>(
                     dq.row_mut(ci, yi)[at..at + LANES].copy_from_slice(&out);
                 });
             }
-            if let Some(tables) = tables {
-                band.backward_tables(tile, yi, &key_rows, &ds, tables, dq.as_mut(), dtables.as_mut());
+            if let Some(tables) = positions.tables {
+                band.backward_tables(tile, yi, &key_rows, &ds, tables, dq.as_mut(), &mut sums);
             }
         }
     }
-    BandGrads { rows, keys, dq, dk, dv, tables: dtables }
+    BandGrads { rows, keys, dq, dk, dv, sums }
 }
 
 impl Band<'_> {
@@ -606,7 +602,7 @@ impl Band<'_> {
         ds: &Scores,
         tables: &Tables,
         mut dq: Option<&mut Plane>,
-        mut dtables: Option<&mut [Vec<f32>; 2]>,
+        sums: &mut PartSums,
     ) {
         let row_sums =
             rows.iter().zip(ds.of.chunks(ds.offsets)).map(|(row, ds)| (0, row.table, sum_lanes(ds.iter())));
@@ -626,9 +622,9 @@ impl Band<'_> {
                     into.copy_from_slice(&lanes);
                 }
             }
-            if let Some(dtables) = &mut dtables {
-                let count = channels.len();
-                for (ci, out) in channels.zip(&mut dtables[axis][row * count..][..count]) {
+            let count = channels.len();
+            if !sums.0[axis].is_empty() {
+                for (ci, out) in channels.zip(&mut sums.0[axis][row * count..][..count]) {
                     let q = load(self.q.row(ci, yi), self.q.column(tile.x0));
                     *out += (0..LANES).map(|lane| q[lane] * sum[lane]).sum::<f32>();
                 }
