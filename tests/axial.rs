@@ -1,5 +1,7 @@
 //! The op `axial`: every case on every device, each element within its own error bar.
 
+mod any;
+
 use crate::common::{check, numbers, random, uniform};
 use half::{bf16, f16};
 use macula::axial::{Affine, Axes, AxialConfig, BatchNorm, Parameters, Statistics};
@@ -8,7 +10,7 @@ use macula::reference::axial as reference;
 use macula::{Axial, Cpu, Device, Element, Tensor};
 
 /// One problem. The name says what is odd about it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Case {
     pub name: &'static str,
     /// `[b, h, y, x, d]`.
@@ -93,6 +95,16 @@ fn bits<T: Element>(values: &[T]) -> Vec<u8> {
     bytemuck::cast_slice(values).to_vec()
 }
 
+/// Batch norm's weight, bias, mean and variance.
+fn norm_vectors(case: &Case) -> [Vec<f32>; 4] {
+    [0, 1, 2, 3].map(|i| {
+        let numbers = uniform(6 + i, count(&case.norm()));
+        // Weight and variance are positive.
+        let shift = if i % 3 == 0 { 1.5 } else { 0.0 };
+        numbers.iter().map(|x| (x + shift) as f32).collect()
+    })
+}
+
 /// Which passes a device has.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Passes {
@@ -113,12 +125,7 @@ pub fn run<T: Element>(
     let v = random::<T>(2, count(&case.v()), 1.0);
     let g = random::<T>(3, count(&case.v()), 1.0);
     let tables = [0, 1].map(|axis| random::<T>(4 + axis as u64, count(&case.table(axis)), 0.5));
-    let norm = [0, 1, 2, 3].map(|i| {
-        let numbers = uniform(6 + i, count(&case.norm()));
-        // Weight and variance are positive.
-        let shift = if i % 3 == 0 { 1.5 } else { 0.0 };
-        numbers.iter().map(|x| (x + shift) as f32).collect::<Vec<f32>>()
-    });
+    let norm = norm_vectors(case);
     let put5 =
         |data: &[T], shape| Tensor::from_vec(data.to_vec(), shape).and_then(|t| t.to(on)).map_err(explain);
     let put3 = |axis: usize| {

@@ -1,5 +1,7 @@
 //! The op `content`: every case on every device, each element within its own error bar.
 
+mod any;
+
 use crate::common::{check, numbers, random, uniform};
 use half::{bf16, f16};
 use macula::content::{Backward, ContentConfig, FeatureMap, Form, Forward, Saved};
@@ -8,7 +10,7 @@ use macula::reference::content as reference;
 use macula::{Content, Cpu, Device, Element, Layout, Tensor, View, ViewMut, Workspace};
 
 /// One problem. The name says what is odd about it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Case {
     pub name: &'static str,
     /// `[b, h, y, x, d]`.

@@ -27,9 +27,14 @@ fn panels_are_drawn_of_the_bundled_photo() {
     let pictures = pictures(&out);
     let names: Vec<&str> = pictures.iter().map(|(name, _)| name.as_str()).collect();
     let expected = [
+        "axial_attended.png",
+        "axial_maps.png",
+        "content_attended.png",
+        "content_maps.png",
         "gaussian_attended.png",
         "gaussian_kernels.png",
         "gaussian_maps.png",
+        "gsa_maps.png",
         "local_attended.png",
         "local_maps.png",
         "overview.png",
@@ -49,7 +54,7 @@ fn panels_are_drawn_of_any_image() {
         let image = out.join("in.png");
         RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 99])).save(&image).unwrap();
         draw(Some(&image), &out.join("panels")).unwrap();
-        assert_eq!(pictures(&out.join("panels")).len(), 6, "{width}×{height}");
+        assert_eq!(pictures(&out.join("panels")).len(), 11, "{width}×{height}");
     }
     let out = folder("any_kind");
     let clear = image::RgbaImage::from_pixel(4, 4, image::Rgba([9, 9, 9, 0]));

@@ -9,8 +9,8 @@ use super::super::shared::canvas::Canvas;
 use super::super::shared::heat;
 use super::super::shared::photo::to_image;
 use super::super::shared::sheet::{Cell, Sheet, enlarge};
-use super::{CELL_SIDE_MIN, Query, Scene, mark, percent};
-use image::{Rgb, RgbImage, imageops};
+use super::{CELL_SIDE_MIN, Query, Scene, crop, mark, one_query, percent};
+use image::{Rgb, RgbImage};
 use macula::local::{LocalConfig, Positions, Relative, Tables, Window};
 use macula::{Device, Local, Tensor};
 
@@ -100,24 +100,11 @@ fn attention_map(
 ) -> Result<Vec<f32>, Failure> {
     let (op, inputs) = (op(window)?, Inputs::of(on, picture, window, by)?);
     let [_, _, y, x, _] = inputs.q.shape();
-    let mut one = vec![0.0; y * x];
-    one[query.yi * x + query.xi] = 1.0;
-    let d_o = Tensor::from_vec(one, [1, 1, y, x, 1])?.to(on)?;
+    let d_o = one_query(on, [y, x], query)?;
     let v = Tensor::zeros(on, [1, 1, y, x, 1])?;
     let output = op.forward(on, &inputs.q, &inputs.k, &v, inputs.lent())?;
     let grads = op.backward(on, &inputs.q, &inputs.k, &v, inputs.lent(), &output, &d_o)?;
     Ok(grads.dv.to_vec()?)
-}
-
-/// The part of the photo around a query, and where the query is in it.
-fn crop(photo: &RgbImage, query: &Query) -> (RgbImage, Query) {
-    let cut = |i: usize, size: u32| {
-        let side = CROP_SIDE.min(size as usize);
-        (i.saturating_sub(side / 2).min(size as usize - side), side)
-    };
-    let ((y, height), (x, width)) = (cut(query.yi, photo.height()), cut(query.xi, photo.width()));
-    let part = imageops::crop_imm(photo, x as u32, y as u32, width as u32, height as u32).to_image();
-    (part, Query { name: query.name, yi: query.yi - y, xi: query.xi - x })
 }
 
 /// Three queries in windows of two sizes, by likeness and by position.
@@ -130,7 +117,7 @@ pub fn maps(scene: &Scene<'_>) -> Result<Canvas, Failure> {
     ];
     let mut cells = Vec::new();
     for query in &scene.queries {
-        let (part, place) = crop(&scene.photo.image, query);
+        let (part, place) = crop(&scene.photo.image, query, CROP_SIDE);
         let factor = CELL_SIDE_MIN.div_ceil(part.width().max(part.height()));
         for (window, by, caption) in kinds {
             let map = attention_map(scene.device, &part, &place, window, by)?;

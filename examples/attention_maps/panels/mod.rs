@@ -1,14 +1,17 @@
 //! The panels, one list. A new op adds its file here and its lines to [`PANELS`].
 
+mod axial;
+mod content;
 mod gaussian;
+mod gsa;
 mod local;
 
 use super::shared::Failure;
 use super::shared::canvas::Canvas;
 use super::shared::photo::Photo;
 use super::shared::sheet::enlarge;
-use image::RgbImage;
-use macula::Device;
+use image::{RgbImage, imageops};
+use macula::{Device, Tensor};
 
 /// A picture that this example writes.
 pub struct Panel {
@@ -46,6 +49,27 @@ pub const PANELS: &[Panel] = &[
         shows: "noise taken away by averaging what is alike",
         draw: local::attended,
     },
+    Panel {
+        file: "axial_maps.png",
+        shows: "attention maps of three pixels along columns and rows",
+        draw: axial::maps,
+    },
+    Panel {
+        file: "axial_attended.png",
+        shows: "a blur that every pixel chooses the width of",
+        draw: axial::attended,
+    },
+    Panel {
+        file: "content_maps.png",
+        shows: "attention maps of three pixels to all that is alike",
+        draw: content::maps,
+    },
+    Panel {
+        file: "content_attended.png",
+        shows: "the photo through summaries of growing size",
+        draw: content::attended,
+    },
+    Panel { file: "gsa_maps.png", shows: "both branches of gsa, and their sum", draw: gsa::maps },
 ];
 
 /// What every panel is drawn from.
@@ -68,6 +92,25 @@ pub struct Query {
 fn mark(canvas: &mut Canvas, query: &Query, scale: f32) {
     let place = |i: usize| (i as f32 + 0.5) * scale - 0.5;
     canvas.marker([place(query.xi), place(query.yi)]);
+}
+
+/// A gradient of the output that is 1 at one query and 0 elsewhere: what flows back to values of one channel is the query's
+/// weights, `[1, 1, y, x, 1]`.
+fn one_query(on: &dyn Device, [y, x]: [usize; 2], query: &Query) -> Result<Tensor<f32, 5>, Failure> {
+    let mut one = vec![0.0; y * x];
+    one[query.yi * x + query.xi] = 1.0;
+    Ok(Tensor::from_vec(one, [1, 1, y, x, 1])?.to(on)?)
+}
+
+/// The part of a picture around a query, `side` pixels on each side if there are so many, and where the query is in it.
+fn crop(picture: &RgbImage, query: &Query, side: usize) -> (RgbImage, Query) {
+    let cut = |i: usize, size: u32| {
+        let side = side.min(size as usize);
+        (i.saturating_sub(side / 2).min(size as usize - side), side)
+    };
+    let ((y, height), (x, width)) = (cut(query.yi, picture.height()), cut(query.xi, picture.width()));
+    let part = imageops::crop_imm(picture, x as u32, y as u32, width as u32, height as u32).to_image();
+    (part, Query { name: query.name, yi: query.yi - y, xi: query.xi - x })
 }
 
 /// A weight with two digits.
@@ -96,6 +139,12 @@ impl<'a> Scene<'a> {
         Self { photo, device, queries, factor: CELL_SIDE_MIN.div_ceil(x.max(y) as u32) }
     }
 
+    /// The shape of a tensor of the photo's size.
+    pub fn shape(&self, channels: usize) -> [usize; 5] {
+        let [y, x] = self.photo.size();
+        [1, 1, y, x, channels]
+    }
+
     /// A picture of the photo's size as a cell shows it, with marks on it.
     pub fn cell(&self, picture: &RgbImage, marks: &[&Query]) -> RgbImage {
         let mut canvas = Canvas { image: enlarge(picture, self.factor) };
@@ -108,9 +157,9 @@ impl<'a> Scene<'a> {
         let (full_width, full_height) = picture.dimensions();
         let scale = f64::from(side) / f64::from(full_width.max(full_height));
         let scaled = |size: u32| ((f64::from(size) * scale).round() as u32).max(1);
-        let filter = image::imageops::FilterType::CatmullRom;
+        let filter = imageops::FilterType::CatmullRom;
         let (width, height) = (scaled(full_width), scaled(full_height));
-        let mut canvas = Canvas { image: image::imageops::resize(picture, width, height, filter) };
+        let mut canvas = Canvas { image: imageops::resize(picture, width, height, filter) };
         marks.iter().for_each(|query| mark(&mut canvas, query, scale as f32));
         canvas.image
     }
