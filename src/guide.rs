@@ -18,5 +18,8 @@ pub mod performance {}
 #[doc = include_str!("guide/local.md")]
 pub mod local {}
 
+#[doc = include_str!("guide/global.md")]
+pub mod global {}
+
 #[doc = include_str!("guide/lessons.md")]
 pub mod lessons {}

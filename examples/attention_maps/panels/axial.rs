@@ -114,14 +114,13 @@ pub fn maps(scene: &Scene<'_>) -> Result<Canvas, Failure> {
     Ok(sheet.draw())
 }
 
-/// The photo's colours drawn along both axes. Weights do not sum to 1 at borders, so a channel of ones goes along, and
+/// The photo's colours drawn along the axes. Weights do not sum to 1 at borders, so a channel of ones goes along, and
 /// colours are divided by what becomes of it.
-fn attend(scene: &Scene<'_>, is_by_slope: bool) -> Result<RgbImage, Failure> {
+fn attend(scene: &Scene<'_>, axes: Axes, is_by_slope: bool) -> Result<RgbImage, Failure> {
     let (on, table) = (scene.device, table(scene, 2, &[WIDE, NARROW])?);
     let colours = scene.photo.tensor()?.to_vec()?;
     let data = colours.chunks_exact(3).flat_map(|c| [c[0], c[1], c[2], 1.0]).collect();
     let v = Tensor::from_vec(data, scene.shape(4))?.to(on)?;
-    let axes = Axes::ColumnsThenRows;
     let o = op(axes)?.forward(on, &queries(scene, is_by_slope)?, &v, &parameters(axes, &table))?.o;
     let divided = o.to_vec()?.chunks_exact(4).flat_map(|c| [c[0] / c[3], c[1] / c[3], c[2] / c[3]]).collect();
     to_image(&Tensor::from_vec(divided, scene.shape(3))?)
@@ -131,17 +130,24 @@ fn attend(scene: &Scene<'_>, is_by_slope: bool) -> Result<RgbImage, Failure> {
 pub fn attended(scene: &Scene<'_>) -> Result<Canvas, Failure> {
     let photo = &scene.photo.image;
     let smooth = heat::overlay(photo, &smoothness(photo));
-    let cells = vec![
+    let mut cells = vec![
         Cell::new(scene.cell(photo, &[]), "the photo"),
         Cell::new(scene.cell(&smooth, &[]), "how far a pixel looks"),
-        Cell::new(scene.cell(&attend(scene, false)?, &[]), "all look equally far"),
-        Cell::new(scene.cell(&attend(scene, true)?, &[]), "edges look less far"),
     ];
+    let kinds = [
+        (Axes::Columns, false, "columns alone"),
+        (Axes::Rows, false, "rows alone"),
+        (Axes::ColumnsThenRows, false, "columns, then rows"),
+        (Axes::ColumnsThenRows, true, "edges look less far"),
+    ];
+    for (axes, is_by_slope, caption) in kinds {
+        cells.push(Cell::new(scene.cell(&attend(scene, axes, is_by_slope)?, &[]), caption));
+    }
     let sheet = Sheet {
         title: "The photo seen through axial attention".into(),
         subtitle: "smooth parts are blurred along columns and rows; a pixel on an edge keeps to itself"
             .into(),
-        columns: 2,
+        columns: 3,
         cells,
         has_colour_bar: false,
     };
