@@ -251,17 +251,15 @@ __device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p) {
   Tile const tile = tile_of_grid(f, index);
   int const height = kPatch << f.y.patches_log2;
   int const width = kPatch << f.x.patches_log2;
-  int const size_y = class_size(f.y, tile.residue_y);
-  int const size_x = class_size(f.x, tile.residue_x);
-  int const first_y = tile.y * height;
-  int const first_x = tile.x * width;
-  Range const halo_y = queries_of(f.y, size_y, first_y, min(first_y + height, size_y) - 1).inside(size_y);
-  Range const halo_x = columns_of(f.x, size_x, first_x, min(first_x + width, size_x) - 1);
+  Span const y = query_span(f.y, tile.residue_y, tile.y, height);   // of keys: they lie in tiles as queries do
+  Span const x = query_span(f.x, tile.residue_x, tile.x, width);
+  Range const halo_y = queries_of(f.y, y.size, y.first, min(y.first + height, y.end) - 1).inside(y.size);
+  Range const halo_x = columns_of(f.x, x.size, x.first, min(x.first + width, x.end) - 1);
   int const halo_rows = halo_y.last + 1 - halo_y.first;
   WarpPlace const place = place_of_warp(f, warp, kPatch);
-  int const patch_y = first_y + place.y;
-  int const patch_x = first_x + place.x;
-  bool const plane_lives = place.slot < f.planes && tile.first_plane + place.slot < tile.end_plane && patch_y < size_y && patch_x < size_x;
+  int const patch_y = y.first + place.y;
+  int const patch_x = x.first + place.x;
+  bool const plane_lives = place.slot < f.planes && tile.first_plane + place.slot < tile.end_plane && patch_y < y.end && patch_x < x.end;
   PlaneIndex const plane = plane_index(f, tile.first_plane + (plane_lives ? place.slot : 0));
 
   // ---- Load: the first band, k, v ---------------------------------------------------------------------------------------
@@ -274,14 +272,12 @@ __device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p) {
       PlaneIndex const at = plane_index(f, i);
       auto const q = plane_of<T const>(p.q, f, tile, at);
       auto const d_o = plane_of<T const>(p.d_o, f, tile, at);
-      copy_bands<T, P::kPixelBytes>(s_stage, f, q, q_channels, d_o, o_channels, size_y, size_x, band, warp);
+      copy_bands<T, P::kPixelBytes>(s_stage, f, q, q_channels, d_o, o_channels, y.size, x.size, band, warp);
       s_stage += 2 * f.plane_bytes;
     }
     prim::commit_copies();
   };
   copy(0, s_bytes);
-  Span const y{size_y, first_y, size_y, 0, 0};
-  Span const x{size_x, first_x, size_x, 0, 0};
   PatchPixels const pixels = patch_pixels(y, x, patch_y, patch_x, plane_lives);
   auto load = [&](Map const& map, int channels) {
     auto const from = plane_of<T const>(map, f, tile, plane);
@@ -295,8 +291,8 @@ __device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p) {
     k.flip_signs();
   }
   // The queries of this patch, in the tile's halo. A row is as wide as it must be, in whole groups: phases stay in step.
-  Range const rows = queries_of(f.y, size_y, patch_y, min(patch_y + kPatch, size_y) - 1).inside(size_y);
-  Range const columns = columns_of(f.x, size_x, patch_x, min(patch_x + kPatch, size_x) - 1);
+  Range const rows = queries_of(f.y, y.size, patch_y, min(patch_y + kPatch, y.end) - 1).inside(y.size);
+  Range const columns = columns_of(f.x, x.size, patch_x, min(patch_x + kPatch, x.end) - 1);
   int const needed = columns.last + 1 - columns.first;
   int const packed = needed <= f.packed ? f.packed : f.packed + (needed - f.packed + kGroup - 1) / kGroup * kGroup;
   uint32_t const packed_factor = packed == f.packed ? f.packed_factor : 0xffffffffu / uint32_t(packed) + 1;
@@ -333,7 +329,7 @@ __device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p) {
     }
     __syncthreads();   // sync: this band has landed, from every thread; pads written
     int const band_rows = min(f.band_rows, halo_rows - band);
-    QueryBand const queries{halo_y.first + band, halo_x.first, band_rows, size_y, size_x};
+    QueryBand const queries{halo_y.first + band, halo_x.first, band_rows, y.size, x.size};
 #pragma unroll 1
     for (int i = tile.first_plane; i < tile.end_plane; ++i) {
       PlaneIndex const at = plane_index(f, i);

@@ -2,33 +2,56 @@
 
 use super::{Case, filled, with_scratch};
 use half::{bf16, f16};
-use macula::local::{Backward, BackwardProblem, Forward, ForwardProblem, LocalConfig, Tables, Window};
+use macula::local::{
+    Backward, BackwardProblem, Blocks, Forward, ForwardProblem, LocalConfig, Sliding, Tables, Window,
+};
 use macula::{Element, Local, View, ViewMut, Workspace};
+
+/// A dilated window; Swin's windows and shifted ones; HaloNet's.
+const WINDOWS: [([usize; 5], Window); 4] = [
+    ([1, 1, 32, 32, 32], Window::Sliding(Sliding::new([7, 7]).dilated([2, 2]))),
+    ([1, 2, 28, 28, 32], Window::blocks([7, 7])),
+    ([1, 2, 28, 28, 32], Window::Blocks(Blocks::new([7, 7]).offset_by([3, 3]))),
+    ([1, 1, 32, 32, 32], Window::Blocks(Blocks::new([8, 8]).with_halo([3, 3]))),
+];
 
 /// Maps of whole tiles: the windows and channels that models use, in every element type.
 pub fn cases() -> Vec<Case> {
     let map = |d: usize| [1, 1, 32, 32, d];
     let calls = [(map(32), 7), (map(64), 7), (map(128), 7), (map(32), 13), (map(64), 13)];
-    let halves = calls.into_iter().flat_map(|(map, k)| [forward::<f16>(map, k), forward::<bf16>(map, k)]);
+    let calls = calls.map(|(map, k)| (map, Window::sliding([k, k])));
+    let halves = calls.into_iter().flat_map(|(map, w)| [forward::<f16>(map, w), forward::<bf16>(map, w)]);
     let backward_halves =
-        calls.into_iter().flat_map(|(map, k)| [backward::<f16>(map, k), backward::<bf16>(map, k)]);
-    let floats = [forward::<f32>(map(32), 7), backward::<f32>(map(32), 7)];
-    halves.chain(backward_halves).chain(floats).collect()
+        calls.into_iter().flat_map(|(map, w)| [backward::<f16>(map, w), backward::<bf16>(map, w)]);
+    let seven = Window::sliding([7, 7]);
+    let floats = [forward::<f32>(map(32), seven), backward::<f32>(map(32), seven)];
+    let others = WINDOWS.into_iter().flat_map(|(map, w)| [forward::<f16>(map, w), backward::<f16>(map, w)]);
+    halves.chain(backward_halves).chain(floats).chain(others).collect()
 }
 
-fn config(d: usize, k: usize) -> LocalConfig {
-    LocalConfig { window: Window::sliding([k, k]), scale: (d as f32).powf(-0.5), ..LocalConfig::default() }
+fn config(d: usize, window: Window) -> LocalConfig {
+    LocalConfig { window, scale: (d as f32).powf(-0.5), ..LocalConfig::default() }
 }
 
-fn words<T: Element>([b, h, y, x, d]: [usize; 5], k: usize) -> String {
-    format!("b{b} h{h} {y}×{x} d{d} {k}×{k} {}", T::DTYPE)
+fn words<T: Element>([b, h, y, x, d]: [usize; 5], window: Window) -> String {
+    let by = |[y, x]: [usize; 2]| format!("{y}×{x}");
+    let window = match window {
+        Window::Sliding(Sliding { size, dilation: [1, 1], .. }) => by(size),
+        Window::Sliding(Sliding { size, dilation, .. }) => format!("{} step {}", by(size), by(dilation)),
+        Window::Blocks(Blocks { size, offset: [0, 0], halo: [0, 0] }) => format!("blocks {}", by(size)),
+        Window::Blocks(Blocks { size, offset, halo: [0, 0] }) => {
+            format!("blocks {} from {}", by(size), by(offset))
+        }
+        Window::Blocks(Blocks { size, halo, .. }) => format!("blocks {} halo {}", by(size), by(halo)),
+    };
+    format!("b{b} h{h} {y}×{x} d{d} {window} {}", T::DTYPE)
 }
 
 /// A forward call with relative positions, and the logarithms that training needs.
-pub fn forward<T: Element>(shape: [usize; 5], k: usize) -> Case {
+pub fn forward<T: Element>(shape: [usize; 5], window: Window) -> Case {
     let [b, h, y, x, d] = shape;
-    let config = config(d, k);
-    let op = Local::new(config).expect("a valid window"); // proof: windows of up to 33 pixels are
+    let config = config(d, window);
+    let op = Local::new(config).expect("a valid window"); // proof: windows of up to 33 keys are
     let problem = ForwardProblem::contiguous(&config, shape, d, true, T::DTYPE);
     let call = move |on: &macula::Cuda| {
         let count = shape.iter().product();
@@ -56,17 +79,17 @@ pub fn forward<T: Element>(shape: [usize; 5], k: usize) -> Case {
     Case {
         op: "local",
         pass: "forward",
-        shape: words::<T>(shape, k),
+        shape: words::<T>(shape, window),
         cost: op.forward_cost(&problem),
         call: Box::new(call),
     }
 }
 
 /// A backward call for all gradients. The numbers that stand for o and lse are no such: no count depends on them.
-pub fn backward<T: Element>(shape: [usize; 5], k: usize) -> Case {
+pub fn backward<T: Element>(shape: [usize; 5], window: Window) -> Case {
     let [b, h, y, x, d] = shape;
-    let config = config(d, k);
-    let op = Local::new(config).expect("a valid window"); // proof: windows of up to 33 pixels are
+    let config = config(d, window);
+    let op = Local::new(config).expect("a valid window"); // proof: windows of up to 33 keys are
     let problem = BackwardProblem::contiguous(&config, shape, d, true, T::DTYPE);
     let call = move |on: &macula::Cuda| {
         let make = || filled::<T>(on, shape.iter().product());
@@ -102,7 +125,7 @@ pub fn backward<T: Element>(shape: [usize; 5], k: usize) -> Case {
     Case {
         op: "local",
         pass: "backward",
-        shape: words::<T>(shape, k),
+        shape: words::<T>(shape, window),
         cost: op.backward_cost(&problem),
         call: Box::new(call),
     }
@@ -111,10 +134,14 @@ pub fn backward<T: Element>(shape: [usize; 5], k: usize) -> Case {
 #[cfg(test)]
 mod tests {
     use super::super::Measured;
-    use super::{backward, forward};
+    use super::{Window, backward, forward};
     use crate::common::cuda::look_alike;
     use half::f16;
     use std::collections::BTreeSet;
+
+    const fn square(k: usize) -> Window {
+        Window::sliding([k, k])
+    }
 
     const fn map(d: usize) -> [usize; 5] {
         [1, 1, 32, 32, d]
@@ -159,7 +186,7 @@ mod tests {
         for (d, k, most) in
             [(32, 7, 112.0), (64, 7, 112.0), (128, 7, 112.0), (32, 13, 288.0), (64, 13, 288.0)]
         {
-            let case = forward::<f16>(map(d), k);
+            let case = forward::<f16>(map(d), square(k));
             let Some(got) = case.measure_in_test() else { return };
             let slots = score_slots(&got, d as u64, k as u64);
             assert!(slots <= most && slots >= (k * k) as f64, "{}: {slots} scores per query", case.name());
@@ -170,10 +197,10 @@ mod tests {
     #[test]
     fn shared_memory_is_asked_little() {
         for (case, most) in [
-            (forward::<f16>(map(64), 7), 480.0),
-            (forward::<f16>(map(32), 7), 300.0),
-            (forward::<f16>(map(64), 13), 800.0),
-            (backward::<f16>(map(64), 7), 1550.0),
+            (forward::<f16>(map(64), square(7)), 480.0),
+            (forward::<f16>(map(32), square(7)), 300.0),
+            (forward::<f16>(map(64), square(13)), 800.0),
+            (backward::<f16>(map(64), square(7)), 1550.0),
         ] {
             let Some(got) = case.measure_in_test() else { return };
             let wavefronts = got.totals().wavefronts as f64 / PATCHES as f64;
@@ -185,7 +212,7 @@ mod tests {
     /// stores. An H100 issues them in little more time than it moves the bytes.
     #[test]
     fn instructions_stay_few() {
-        let case = forward::<f16>(map(64), 7);
+        let case = forward::<f16>(map(64), square(7));
         let Some(got) = case.measure_in_test() else { return };
         let instructions: u64 = got.launches.iter().map(|launch| launch.report.warp_instructions).sum();
         assert!(instructions <= 2750 * PATCHES, "{}: {} for 16 queries", case.name(), instructions / PATCHES);

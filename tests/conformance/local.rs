@@ -2,15 +2,16 @@
 
 use crate::common::cuda::{assert_all_executed, devices, with_scratch, with_settings};
 use crate::common::memory::{Lies, Memory, layout};
+use crate::local::windows::check_shifted_windows;
 use crate::local::{Bits, Case, Inputs, PLAIN, cases, check_dense_attention, check_neighbourhood, run};
 use half::{bf16, f16};
-use macula::local::{Backward, Border, Forward, Relative, Sliding, Tables, Window};
+use macula::local::{Backward, Blocks, Border, Forward, Relative, Sliding, Tables};
 use macula::{Cuda, DType, Element, Layout, Local, View, ViewMut};
 use ptx_emulator::TensorMode;
 
 /// What there are kernels for.
 fn runs_on_cuda(case: &Case) -> bool {
-    case.bias.is_none() && matches!(case.window, Window::Sliding(Sliding { dilation: [1, 1], .. }))
+    case.bias.is_none()
 }
 
 /// Every case under two orders of warps, taking turns on the devices; the plain one on all, under every rounding.
@@ -55,6 +56,11 @@ fn cuda_bf16() {
 #[test]
 fn window_over_the_map_is_dense_attention_on_cuda() {
     check_dense_attention(&devices()[0]);
+}
+
+#[test]
+fn blocks_with_an_offset_are_shifted_windows_on_cuda() {
+    check_shifted_windows(&devices()[0], false);
 }
 
 #[test]
@@ -151,6 +157,14 @@ fn bytes_of<T: Element>(values: &[T]) -> Vec<u8> {
     bytemuck::cast_slice(values).to_vec()
 }
 
+fn same_everywhere<T: Element>(on: &Cuda, case: &Case) {
+    let plain = run::<T>(on, case).unwrap();
+    for lies in [Lies::Contiguous, Lies::HeadsLast(16), Lies::HeadsLast(3), Lies::Gaps] {
+        let got = run_into::<T>(on, case, lies, [true; 5]).unwrap();
+        assert!(got == plain, "{} {case:?} {lies:?}: other bits", T::DTYPE);
+    }
+}
+
 /// Wherever tensors lie, the bits are those of contiguous ones.
 fn layouts<T: Element>() {
     let on = &devices()[0];
@@ -161,13 +175,22 @@ fn layouts<T: Element>() {
             let case = Case { q: [2, 3, 5, 9, 16], e: 24, window, tables, ..PLAIN };
             let odd = Case { q: [2, 2, 6, 5, 7], e: 9, ..case };
             for case in [case, odd] {
-                let plain = run::<T>(on, &case).unwrap();
-                for lies in [Lies::Contiguous, Lies::HeadsLast(16), Lies::HeadsLast(3), Lies::Gaps] {
-                    let got = run_into::<T>(on, &case, lies, [true; 5]).unwrap();
-                    assert!(got == plain, "{} {border:?} {relative:?} {lies:?}: other bits", T::DTYPE);
-                }
+                same_everywhere::<T>(on, &case);
             }
         }
+    }
+}
+
+/// The same where strides are multiplied, and where tiles begin outside the map.
+#[test]
+fn layouts_of_dilated_windows_and_blocks() {
+    let on = &devices()[0];
+    let dilated = Sliding::new([3, 5]).dilated([2, 3]).into();
+    let blocks = Blocks::new([4, 3]).offset_by([1, 2]).with_halo([0, 1]).into();
+    for window in [dilated, blocks] {
+        let case = Case { q: [2, 2, 9, 7, 16], e: 24, window, tables: Some((Relative::Sum, true)), ..PLAIN };
+        same_everywhere::<f32>(on, &case);
+        same_everywhere::<f16>(on, &case);
     }
 }
 

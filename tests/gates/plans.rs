@@ -6,7 +6,7 @@ use macula::axial::{self, Axes, Axial, AxialConfig, BatchNorm};
 use macula::config::gaussian::{GaussianConfig, Kernel, Norm};
 use macula::content::{self, Content, ContentConfig, Form};
 use macula::gaussian::{BackwardProblem, ForwardProblem, Gaussian};
-use macula::local::{self, Border, Local, LocalConfig, Relative, Sliding};
+use macula::local::{self, Blocks, Border, Local, LocalConfig, Relative, Sliding, Window};
 use macula::{DType, Gpu, Layout, Plan, kernel};
 
 use crate::tools;
@@ -66,21 +66,27 @@ fn local(
     gpu: &Gpu,
     at: &str,
 ) {
+    let mut windows: Vec<Window> = Vec::new();
     for size in [[1, 1], [3, 3], [7, 7], [6, 8], [13, 13], [33, 1], [33, 33]] {
         for border in Border::ALL {
             let fits = |i: usize| size[i] % 2 == 1 && size[i] <= shape[2 + i];
-            if border == Border::Shift && !(fits(0) && fits(1)) {
-                continue;
+            if border != Border::Shift || fits(0) && fits(1) {
+                windows.push(Sliding::new(size).at_border(border).into());
             }
-            let window = Sliding::new(size).at_border(border).into();
-            let config = LocalConfig { window, relative: Relative::Sum, ..LocalConfig::default() };
-            let op = Local::new(config).unwrap();
-            let e = shape[4].min(40);
-            let forward = local::ForwardProblem::contiguous(&config, shape, e, true, dtype);
-            plans.push((format!("local forward {config:?} {at}"), op.plan_fwd(&forward, gpu)));
-            let backward = local::BackwardProblem::contiguous(&config, shape, e, true, dtype);
-            plans.push((format!("local backward {config:?} {at}"), op.plan_bwd(&backward, gpu)));
         }
+    }
+    windows.extend([[2, 3], [1, 16]].map(|by| Window::from(Sliding::new([7, 13]).dilated(by))));
+    for (size, halo) in [(4, 0), (7, 0), (8, 3), (16, 8), (32, 0), (3, 15), (1, 16), (33, 0)] {
+        windows.push(Blocks::new([size; 2]).offset_by([size / 2; 2]).with_halo([halo; 2]).into());
+    }
+    for window in windows {
+        let config = LocalConfig { window, relative: Relative::Sum, ..LocalConfig::default() };
+        let op = Local::new(config).unwrap();
+        let e = shape[4].min(40);
+        let forward = local::ForwardProblem::contiguous(&config, shape, e, true, dtype);
+        plans.push((format!("local forward {config:?} {at}"), op.plan_fwd(&forward, gpu)));
+        let backward = local::BackwardProblem::contiguous(&config, shape, e, true, dtype);
+        plans.push((format!("local backward {config:?} {at}"), op.plan_bwd(&backward, gpu)));
     }
 }
 

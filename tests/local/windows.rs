@@ -128,6 +128,13 @@ pub const CASES: &[Case] = &[
         window: blocks([4, 4], [1, 1], [1, 0]),
         ..PLAIN
     },
+    Case {
+        name: "one_channel_in_blocks",
+        q: [1, 2, 5, 6, 1],
+        e: 1,
+        window: blocks([2, 3], [1, 0], [1, 0]),
+        ..PLAIN
+    },
     Case { name: "bias", tables: None, bias: Some(false), ..PLAIN },
     Case { name: "bias_and_tables", q: [2, 3, 6, 5, 16], e: 24, bias: Some(true), ..PLAIN },
     Case { name: "bias_of_scale_zero", scale: 0.0, tables: None, bias: Some(true), ..PLAIN },

@@ -12,7 +12,7 @@ use super::{
     with_contiguous_three,
 };
 use crate::Element;
-use crate::config::local::{Blocks, LocalConfig};
+use crate::config::local::{Blocks, LocalConfig, Window};
 use crate::tensor::{HostView, HostViewMut};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -78,12 +78,13 @@ fn scatter(
 }
 
 /// The tables of a head with d channels each, zeros where a table has none.
-fn full_tables(tables: &Tables, d: usize) -> [Matrix; 2] {
+fn full_tables(tables: &Tables, rows: [usize; 2], d: usize) -> [Matrix; 2] {
     [0, 1].map(|axis| {
         let channels = tables.channels[axis].clone();
-        let rows = tables.rows[axis].len().checked_div(channels.len()).unwrap_or(0);
-        let mut out = Matrix::zeros(rows, d);
-        (0..rows).for_each(|row| out.row_mut(row)[channels.clone()].copy_from_slice(tables.row(axis, row)));
+        let mut out = Matrix::zeros(rows[axis], d);
+        for row in 0..rows[axis] {
+            out.row_mut(row)[channels.clone()].copy_from_slice(tables.row(axis, row));
+        }
         out
     })
 }
@@ -100,7 +101,8 @@ struct Shared {
 
 impl Shared {
     fn new(config: &LocalConfig, blocks: Blocks, [_, _, y, x, d]: [usize; 5], positions: &Positions) -> Self {
-        let tables = positions.tables.as_ref().map(|t| t.iter().map(|t| full_tables(t, d)).collect());
+        let rows = Window::from(blocks).table_rows();
+        let tables = positions.tables.as_ref().map(|t| t.iter().map(|t| full_tables(t, rows, d)).collect());
         let lines = [Line::all(&blocks, 0, y), Line::all(&blocks, 1, x)];
         Self { scale: config.scale, x, d, lines, tables }
     }

@@ -1,14 +1,16 @@
 //! Launches and cost of `local`.
 
+mod geometry;
 mod params;
 mod tiling;
 
-use crate::config::local::{Border, LocalConfig, Relative, Sliding, Window};
+use crate::config::local::{LocalConfig, Relative, Window};
 use crate::ops::planning::{Map, check_contiguous, grid};
 use crate::plan::{Divisor, Ptr};
 use crate::{Cost, DType, Error, Gpu, Launch, Layout, Local, Plan, Result};
+use geometry::{Geometry, Sight};
 use params::{
-    Axis, LocalBwdDkvParams, LocalBwdDqParams, LocalBwdDrelParams, LocalFwdParams, LocalQueryTerms, Table,
+    LocalBwdDkvParams, LocalBwdDqParams, LocalBwdDrelParams, LocalFwdParams, LocalQueryTerms, Table,
     TableGradient,
 };
 use tiling::{Task, Tiling};
@@ -92,22 +94,22 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
         return Ok(Plan::default());
     }
     let p = problem;
-    refuse(config, &p.bias)?;
-    let keys = config.window.keys();
+    refuse(&p.bias)?;
     check_extent(&p.q)?;
     for (arg, layout) in [("q", &p.q), ("k", &p.k), ("v", &p.v), ("o", &p.o)] {
         check_contiguous(OP, arg, layout)?;
     }
     let class = Class::of(p.dtype, &p.q, &p.v);
-    let table_shape = tiling::table_shape(keys);
+    let geometry = Geometry::of(config, &p.q);
+    let table_shape = tiling::table_shape(geometry.sights().map(Sight::of_patch));
     let cut = |is_tall: bool| {
         let patches = if is_tall { 2 } else { 1 };
         let warp_bytes = patches * table_shape.bytes as usize;
         let pairs_up = !is_tall && class.channels <= 64;
-        Task { patches, warp_bytes, pairs_up, ..task(config, class, &p.q, &p.v, gpu) }
-            .tile(axes(config, &p.q))
+        Task { patches, warp_bytes, pairs_up, ..task(&geometry, class, &p.q, &p.v, gpu) }.tile(geometry.axes)
     };
-    let wants_tall = p.dtype != DType::F32 && class.channels <= 64 && keys[0] > TALL_ABOVE;
+    let wants_tall =
+        p.dtype != DType::F32 && class.channels <= 64 && geometry.axes[0].window as usize > TALL_ABOVE;
     // The tables of two patches can be too large for the smallest GPUs.
     let tall = if wants_tall { cut(true) } else { None };
     let is_tall = tall.is_some();
@@ -148,7 +150,7 @@ pub(super) fn backward(config: &LocalConfig, problem: &BackwardProblem, gpu: &Gp
     if p.q.is_empty() {
         return Ok(empty_backward(p));
     }
-    refuse(config, &p.bias)?;
+    refuse(&p.bias)?;
     check_extent(&p.q)?;
     for (arg, layout) in [("q", &p.q), ("k", &p.k), ("v", &p.v), ("o", &p.o), ("d_o", &p.d_o)] {
         check_contiguous(OP, arg, layout)?;
@@ -193,7 +195,8 @@ fn dq(
     plan: &mut Plan,
 ) -> Result<()> {
     let class = Class::of(p.dtype, &p.q, &p.v);
-    let table_shape = tiling::table_shape(config.window.keys());
+    let geometry = Geometry::of(config, &p.q);
+    let table_shape = tiling::table_shape(geometry.sights().map(Sight::of_patch));
     let is_f32 = p.dtype == DType::F32;
     let sums_offset = if is_f32 && p.tables.is_some() { table_shape.bytes } else { 0 };
     let by_head = wants_tables && p.tables.iter().flatten().any(|table| table.shape[0] > 1);
@@ -205,9 +208,9 @@ fn dq(
         by_head,
         warp_bytes: (table_shape.bytes + sums_offset) as usize,
         stages_min: if p.tables.is_some() { skewed_bytes + staged_bytes } else { 0 },
-        ..task(config, class, &p.q, &p.v, gpu)
+        ..task(&geometry, class, &p.q, &p.v, gpu)
     };
-    let tiling = task.tile(axes(config, &p.q)).ok_or_else(too_little_memory)?;
+    let tiling = task.tile(geometry.axes).ok_or_else(too_little_memory)?;
     let (exponent_scale, is_negative) = exponent_scale(config.scale, p.dtype);
 
     // Each block makes one partial of the tables' gradients, from a run of tiles.
@@ -306,43 +309,42 @@ fn drel(
 /// Launches what makes dk and dv. The workspace begins with δ.
 fn dkv(config: &LocalConfig, p: &BackwardProblem, gpu: &Gpu, plan: &mut Plan) -> Result<()> {
     let class = Class::of(p.dtype, &p.q, &p.v);
-    let axes = axes(config, &p.q);
-    let usual_reach = config.window.keys().map(|k| k - 1);
-    // With border shift a key near one border is seen from further away, and one near two from everywhere.
-    let is_shifted = tiling::border(config) == Border::Shift;
-    let reach = usual_reach.map(|r| if is_shifted { r + r / 2 } else { r });
-    let whole_reach = usual_reach.map(|r| if is_shifted { 2 * r } else { 0 });
-    let packed = tiling::packed(usual_reach[1]);
-    // Every patch reads whole rows of `packed` queries, or up to 7 more than it needs, and no query twice. With border shift
-    // it needs at least those to one side.
-    let spare = if is_shifted {
-        (packed - usual_reach[1] / 2 - 1).max(7)
+    let geometry = Geometry::of(config, &p.q);
+    let [axis_y, axis_x] = &geometry.axes;
+    let [y, x] = geometry.size;
+    let sights = [Sight::of_keys(axis_y, y, true), Sight::of_keys(axis_x, x, false)];
+    let packed = tiling::packed(sights[1].of_patch());
+    // Columns that patches read in vain. Every patch reads whole rows of `packed` queries, or up to 7 more than it needs, and
+    // no query twice. With border shift it needs at least those to one side.
+    let unseen = if axis_x.is_shifted == 1 {
+        (packed - (axis_x.window as usize - 1) / 2 - 1).max(7)
     } else {
-        packed - tiling::PATCH - usual_reach[1]
+        packed - sights[1].of_patch_min()
     };
+    // The halo of a gathering tile holds them as it is.
+    let spare = if matches!(sights[1], Sight::Gather { .. }) { 0 } else { unseen };
     // Offsets that a patch may ask for beyond those of a table: between a key at one end and a query at the other.
     let pad_y = tiling::PATCH - 1;
-    let pad_x = pad_y + spare;
-    let rows = axes.map(|axis| axis.table_rows as usize);
+    let pad_x = pad_y + unseen;
+    let rows = geometry.axes.map(|axis| axis.table_rows as usize);
     let pitch = query_pitch(pad_y + rows[0] + pad_x + rows[1]);
-    let [_, _, y, x, _] = p.q.shape;
     let task = Task {
-        reach,
-        usual_reach,
-        whole_reach,
-        halo_max: [y, if is_shifted { x } else { usize::MAX }],
+        sights,
         spare,
         extra_pixel_bytes: PAIR_BYTES + 4 * pitch,
         extra_bytes: tiling::round_up(4 * pitch, tiling::LINE) + tiling::LINE,
-        ..task(config, class, &p.q, &p.v, gpu)
+        ..task(&geometry, class, &p.q, &p.v, gpu)
     };
-    let tiling = task.tile(axes).ok_or_else(|| {
+    let tiling = task.tile(geometry.axes).ok_or_else(|| {
         let (channels, bytes) = (class.channels, gpu.shared_optin_bytes);
         let [k_y, k_x] = config.window.keys();
+        let kind = match config.window {
+            Window::Sliding(window) => format!("border {}", window.border.name()),
+            Window::Blocks(_) => "of blocks".to_owned(),
+        };
         let what = format!(
-            "gradients of k and v for {k_y}×{k_x} windows, border {}, {channels} channels in {} on a GPU with {bytes} bytes of \
+            "gradients of k and v for {k_y}×{k_x} windows, {kind}, {channels} channels in {} on a GPU with {bytes} bytes of \
              shared memory per block; fewer channels or 16-bit elements need less",
-            tiling::border(config).name(),
             p.dtype,
         );
         Error::unsupported(OP, what)
@@ -417,13 +419,12 @@ impl Class {
 }
 
 /// The part of a task that all passes share.
-fn task(config: &LocalConfig, class: Class, q: &Layout<5>, v: &Layout<5>, gpu: &Gpu) -> Task {
-    let [batch, heads, y, x, d] = q.shape;
-    let reach = config.window.keys().map(|k| k - 1);
+fn task(geometry: &Geometry, class: Class, q: &Layout<5>, v: &Layout<5>, gpu: &Gpu) -> Task {
+    let [batch, heads, _, _, d] = q.shape;
     Task {
         batch,
         heads,
-        size: [y, x],
+        size: geometry.size,
         channels: [d, v.shape[4]],
         pixel_bytes: class.pixel_bytes,
         patches: 1,
@@ -431,19 +432,12 @@ fn task(config: &LocalConfig, class: Class, q: &Layout<5>, v: &Layout<5>, gpu: &
         warp_bytes: 0,
         extra_pixel_bytes: 0,
         extra_bytes: 0,
-        reach,
-        usual_reach: reach,
-        whole_reach: [0; 2],
-        halo_max: [usize::MAX; 2],
+        sights: geometry.sights(),
         spare: 0,
         stages_min: 0,
         shared_max: gpu.shared_optin_bytes as usize,
         pairs_up: false,
     }
-}
-
-fn axes(config: &LocalConfig, q: &Layout<5>) -> [Axis; 2] {
-    [0, 1].map(|i| tiling::axis(config, i, q.shape[2 + i]))
 }
 
 fn tables(config: &LocalConfig, layouts: Option<[Layout<3>; 2]>, d: usize, dtype: DType) -> [Table; 2] {
@@ -458,11 +452,7 @@ fn tables(config: &LocalConfig, layouts: Option<[Layout<3>; 2]>, d: usize, dtype
 }
 
 /// What there are no kernels for.
-fn refuse(config: &LocalConfig, bias: &Option<Layout<3>>) -> Result<()> {
-    let is_plain = matches!(config.window, Window::Sliding(Sliding { dilation: [1, 1], .. }));
-    if !is_plain {
-        return Err(Error::unsupported(OP, "dilated windows and blocks on a GPU; `Cpu` does both"));
-    }
+fn refuse(bias: &Option<Layout<3>>) -> Result<()> {
     match bias {
         Some(_) => Err(Error::unsupported(OP, "a bias on a GPU; tables, or `Cpu`, do instead")),
         None => Ok(()),

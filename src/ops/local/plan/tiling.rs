@@ -1,7 +1,7 @@
 //! How a launch is cut into tiles, and a block's shared memory into bands: the cheapest cut that fits the GPU.
 
+use super::geometry::Sight;
 use super::params::{Axis, Frame, TableShape};
-use crate::config::local::{Border, LocalConfig, Window};
 use crate::plan::Divisor;
 
 /// Warps of a block.
@@ -23,6 +23,7 @@ const RESERVED: usize = 1024;
 pub(super) struct Task {
     pub batch: usize,
     pub heads: usize,
+    /// The largest map: of a residue class.
     pub size: [usize; 2],
     pub channels: [usize; 2],
     /// Bytes of a pixel in shared memory.
@@ -36,13 +37,8 @@ pub(super) struct Task {
     /// Bytes per pixel of a band beside the two tensors, and per block.
     pub extra_pixel_bytes: usize,
     pub extra_bytes: usize,
-    /// How many pixels further than a tile its halo reaches, rows and columns: the most, and what most patches need.
-    pub reach: [usize; 2],
-    pub usual_reach: [usize; 2],
-    /// Maps that exceed a tile by no more than this may be its halo as a whole.
-    pub whole_reach: [usize; 2],
-    /// Rows and columns of the largest halo that there can be.
-    pub halo_max: [usize; 2],
+    /// What tiles see, along y and x.
+    pub sights: [Sight; 2],
     /// Columns behind the halo that are there to be read and not to be seen.
     pub spare: usize,
     /// Bytes that a later phase of the kernel needs where the bands were.
@@ -73,9 +69,9 @@ pub(super) const fn round_up(n: usize, to: usize) -> usize {
     n.div_ceil(to) * to
 }
 
-/// Pixels of a warp's halo row, as its keys are numbered.
-pub(super) fn packed(reach_x: usize) -> usize {
-    round_up((PATCH + reach_x).max(GROUP), 2)
+/// Pixels of a warp's halo row, as its keys are numbered, when it sees so many.
+pub(super) fn packed(seen: usize) -> usize {
+    round_up(seen.max(GROUP), 2)
 }
 
 /// Smallest number from `n` on that is 4 more than a multiple of 8.
@@ -83,39 +79,12 @@ const fn staggered(n: usize) -> usize {
     round_up(n + 4, 8) - 4
 }
 
-pub(super) fn table_shape(window: [usize; 2]) -> TableShape {
-    let row_pitch = staggered(window[0] + PATCH + 1);
-    let pair_pitch = staggered((packed(window[1] - 1) + GROUP - 2) / 2);
+/// For patches that see so many rows and columns of keys.
+pub(super) fn table_shape(seen: [usize; 2]) -> TableShape {
+    let row_pitch = staggered(seen[0] + 2);
+    let pair_pitch = staggered((packed(seen[1]) + GROUP - 2) / 2);
     let bytes = GROUP * row_pitch * 8 + GROUP * pair_pitch * UNIT;
     TableShape { row_pitch: row_pitch as i32, pair_pitch: pair_pitch as i32, bytes: bytes as i32 }
-}
-
-/// What happens at the border of the map.
-pub(super) fn border(config: &LocalConfig) -> Border {
-    match config.window {
-        Window::Sliding(window) => window.border,
-        Window::Blocks(_) => Border::Mask,
-    }
-}
-
-/// The geometry of one axis, not yet tiled.
-pub(super) fn axis(config: &LocalConfig, i: usize, size: usize) -> Axis {
-    let window = config.window.keys()[i];
-    let border = border(config);
-    let is_shifted = border == Border::Shift;
-    Axis {
-        size: size as i32,
-        dilation: 1,
-        window: window as i32,
-        before: ((window - 1) / 2) as i32,
-        is_shifted: is_shifted.into(),
-        has_outside: (border == Border::Zero).into(),
-        block: 0,
-        block_start: 0,
-        table_rows: config.window.table_rows()[i] as i32,
-        table_origin: (if is_shifted { window - 1 } else { (window - 1) / 2 }) as i32,
-        ..Axis::default()
-    }
 }
 
 impl Task {
@@ -141,20 +110,24 @@ impl Task {
         axes: [Axis; 2],
     ) -> impl Iterator<Item = (u64, Tiling)> + '_ {
         let tile = [patches[0] * PATCH * self.patches, patches[1] * PATCH];
+        let packed = packed(self.sights[1].of_patch());
         let halo = [0, 1].map(|i| {
-            let may_be_whole = self.size[i] <= tile[i] + self.whole_reach[i];
-            let most = if may_be_whole {
-                self.size[i].max(tile[i] + self.usual_reach[i])
-            } else {
-                tile[i] + self.reach[i]
-            };
-            most.min(self.halo_max[i]) + if i == 1 { self.spare } else { 0 }
+            let (read, spare) = if i == 1 { (packed, self.spare) } else { (0, 0) };
+            self.sights[i].of_tile(tile[i], self.size[i], read) + spare
         });
         let section = if self.by_head { self.batch } else { self.batch * self.heads };
         let sections = self.batch * self.heads / section;
         let groups = sections * section.div_ceil(planes);
-        let tiles = [0, 1].map(|i| self.size[i].div_ceil(tile[i]));
-        let packed = packed(self.usual_reach[1]);
+        // Tiles lie in a block as a whole.
+        let per_block = [0, 1].map(|i| (axes[i].block as usize).div_ceil(tile[i]).max(1));
+        let tiles = [0, 1].map(|i| match axes[i].block {
+            0 => self.size[i].div_ceil(tile[i]),
+            block => {
+                (axes[i].size - axes[i].block_start).cast_unsigned().div_ceil(block as u32) as usize
+                    * per_block[i]
+            }
+        });
+        let classes = (axes[0].dilation as usize).saturating_mul(axes[1].dilation as usize);
         let warps = patches[0] * patches[1] * planes;
 
         let whole = std::iter::once((halo[0], 1));
@@ -172,7 +145,10 @@ impl Task {
             }
             // In steps of 16 keys of every warp, which take about 30 clocks for a multiprocessor's four schedulers.
             let bands = halo[0].div_ceil(band_rows);
-            let own_rows = PATCH * self.patches + self.usual_reach[0];
+            let own_rows = match axes[0].block {
+                0 => PATCH * (self.patches - 1) + self.sights[0].of_patch(),
+                _ => self.sights[0].of_patch(),
+            };
             let steps = if bands == 1 {
                 (own_rows * packed).div_ceil(STEP)
             } else {
@@ -187,13 +163,14 @@ impl Task {
                 (false, 2) => 115,
                 (false, _) => 140,
             };
-            let blocks = (tiles[0] * tiles[1] * groups) as u64;
+            let tiles_per_section = tiles[0] * tiles[1] * classes * groups / sections;
+            let blocks = (tiles_per_section * sections) as u64;
             let cost = blocks * (steps * WARPS * self.patches + load) as u64 * percent;
             let mut axes = axes;
             for i in 0..2 {
                 axes[i].patches_log2 = patches[i].ilog2() as i32;
                 axes[i].tiles = Divisor::new(tiles[i] as u32);
-                axes[i].tiles_per_block = 1;
+                axes[i].tiles_per_block = per_block[i] as i32;
                 axes[i].halo = halo[i] as i32;
             }
             let frame = Frame {
@@ -215,7 +192,6 @@ impl Task {
                 warp_offset: warp_offset as i32,
                 warp_bytes: self.warp_bytes as i32,
             };
-            let tiles_per_section = tiles[0] * tiles[1] * groups / sections;
             Some((cost, Tiling { frame, sections, tiles_per_section, shared_bytes }))
         })
     }
