@@ -41,6 +41,7 @@ pub use ops::content::{self, Content};
 pub use ops::gaussian::{self, Gaussian};
 pub use ops::gsa::{self, Gsa};
 pub use ops::local::{self, Local};
+pub use ops::value_mixture::{self, ValueMixture};
 pub use plan::{Cost, Gpu, Launch, Plan};
 pub use shape::Layout;
 pub use tensor::{Mem, MemMut, Tensor, View, ViewMut, Workspace};

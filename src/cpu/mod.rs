@@ -10,6 +10,7 @@ mod math;
 mod matrix;
 mod memory;
 mod plane;
+pub(crate) mod value_mixture;
 
 /// Runs loops with the widest vectors that this machine has.
 #[inline(always)]

@@ -6,6 +6,7 @@ pub mod gaussian;
 pub mod gsa;
 pub mod local;
 mod planning;
+pub mod value_mixture;
 
 use crate::tensor::HostView;
 use crate::{Error, Result, View};

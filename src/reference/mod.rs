@@ -15,6 +15,7 @@ pub mod content;
 pub mod gaussian;
 pub mod gsa;
 pub mod local;
+pub mod value_mixture;
 
 pub use bar::Bar;
 pub use num::Num;
