@@ -27,7 +27,7 @@ fn gaussian_on_cpu() {
 }
 
 /// Ops by the beginnings of their files, and how many cases there are.
-const OTHER_OPS: [(&str, usize); 8] = [
+const OTHER_OPS: [(&str, usize); 9] = [
     ("window_attn__", 28),
     ("window_attn_general__", 12),
     ("block_attn__", 8),
@@ -36,6 +36,7 @@ const OTHER_OPS: [(&str, usize); 8] = [
     ("axial_pos_attn__", 13),
     ("axial_pos_1d__", 2),
     ("gsa__", 3),
+    ("value_mixture__", 1),
 ];
 
 #[test]
@@ -97,6 +98,15 @@ fn content_on_cuda() {
         for fixture in fixtures(beginning, count) {
             run(on, &fixture).unwrap();
         }
+    }
+}
+
+/// The one case, likewise.
+#[test]
+fn value_mixture_on_cuda() {
+    let on = &devices()[0];
+    for fixture in fixtures("value_mixture__", 1) {
+        run(on, &fixture).unwrap();
     }
 }
 

@@ -17,3 +17,4 @@ mod gsa;
 mod layering;
 mod local;
 mod readme;
+mod value_mixture;

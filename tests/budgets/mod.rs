@@ -6,6 +6,7 @@ pub mod axial;
 pub mod content;
 pub mod gaussian;
 pub mod local;
+pub mod value_mixture;
 
 use macula::cudarc::driver::{CudaSlice, DevicePtr};
 use macula::{Cost, Cuda, Element, Error, Workspace};
@@ -14,7 +15,10 @@ use ptx_emulator_driver::{Driver, Launch};
 
 /// All cases, op by op.
 pub fn cases() -> Vec<Case> {
-    [axial::cases(), content::cases(), gaussian::cases(), local::cases()].into_iter().flatten().collect()
+    [axial::cases(), content::cases(), gaussian::cases(), local::cases(), value_mixture::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// One call of an op on the emulated H100, at a shape that is a multiple of its tiles.

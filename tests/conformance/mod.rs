@@ -6,3 +6,4 @@ mod content;
 mod driver;
 mod gaussian;
 mod local;
+mod value_mixture;

@@ -7,6 +7,7 @@ use macula::config::gaussian::{GaussianConfig, Kernel, Norm};
 use macula::content::{self, Content, ContentConfig, Form};
 use macula::gaussian::{BackwardProblem, ForwardProblem, Gaussian};
 use macula::local::{self, Blocks, Border, Local, LocalConfig, Relative, Sliding, Window};
+use macula::value_mixture::{self, ValueMixture};
 use macula::{DType, Gpu, Layout, Plan, kernel};
 
 use crate::tools;
@@ -34,6 +35,7 @@ fn plans() -> Vec<(String, macula::Result<Plan>)> {
                 local(&mut plans, shape, dtype, &gpu, &at);
                 axial(&mut plans, shape, dtype, &gpu, &at);
                 content(&mut plans, shape, dtype, &gpu, &at);
+                value_mixture(&mut plans, shape, dtype, &gpu, &at);
             }
         }
     }
@@ -106,6 +108,23 @@ fn content(
             let backward = content::BackwardProblem::contiguous(shape, keys, e, dtype);
             plans.push((format!("content backward {form:?} e {e} {at}"), op.plan_bwd(&backward, gpu)));
         }
+    }
+}
+
+fn value_mixture(
+    plans: &mut Vec<(String, macula::Result<Plan>)>,
+    shape: [usize; 5],
+    dtype: DType,
+    gpu: &Gpu,
+    at: &str,
+) {
+    let ([b, h, y, x, e], op) = (shape, ValueMixture::new());
+    for (m, sites) in [(1, [1, 1]), (4, [4, 4]), (7, [y, x])] {
+        let vs = [m, b, h, y, x, e];
+        let forward = value_mixture::ForwardProblem::contiguous(vs, sites, 12, dtype);
+        plans.push((format!("value_mixture forward {m} {sites:?} {at}"), op.plan_fwd(&forward, gpu)));
+        let backward = value_mixture::BackwardProblem::contiguous(vs, sites, 12, dtype);
+        plans.push((format!("value_mixture backward {m} {sites:?} {at}"), op.plan_bwd(&backward, gpu)));
     }
 }
 

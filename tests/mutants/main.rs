@@ -9,6 +9,7 @@ mod content;
 mod edit;
 mod gaussian;
 mod local;
+mod value_mixture;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,13 +24,15 @@ use macula::plan::Plan;
 /// stays all the same.
 type Harmless = (&'static str, &'static str, &'static str, &'static str);
 
-const HARMLESS: [&[Harmless]; 4] = [axial::HARMLESS, content::HARMLESS, gaussian::HARMLESS, local::HARMLESS];
+const HARMLESS: [&[Harmless]; 5] =
+    [axial::HARMLESS, content::HARMLESS, gaussian::HARMLESS, local::HARMLESS, value_mixture::HARMLESS];
 
 fn plans() -> Vec<Plan> {
     let mut plans = gaussian::plans();
     plans.extend(local::plans());
     plans.extend(content::plans());
     plans.extend(axial::plans());
+    plans.extend(value_mixture::plans());
     plans
 }
 
