@@ -7,6 +7,7 @@ mod content;
 mod gaussian;
 mod inputs;
 mod local;
+mod value_mixture;
 
 fn main() {
     let mut criterion = criterion::Criterion::default().configure_from_args();
@@ -14,5 +15,6 @@ fn main() {
     content::bench(&mut criterion);
     gaussian::bench(&mut criterion);
     local::bench(&mut criterion);
+    value_mixture::bench(&mut criterion);
     criterion.final_summary();
 }

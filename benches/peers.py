@@ -223,6 +223,25 @@ def axial_einsum(q, v, columns, rows, **_):
     return torch.einsum("bhyxd,xjd,bhyje->bhyxe", q, laid_out(rows, x), t)
 
 
+# ---------------------------------------------------------------- value_mixture: vs [m, b, h, y, x, e], tables [4, r], nu [m, r]
+
+
+def mixture_weights(vs, emb_row, emb_col, nu):
+    """The weights of every pixel: [m, 1, 1, y, x, 1]."""
+    by_site = torch.einsum("mr,yxr->myx", nu, emb_row[:, None] + emb_col[None]).softmax(0)
+    rows, columns = (torch.arange(n, device=vs.device) % t.shape[0] for n, t in ((vs.shape[3], emb_row), (vs.shape[4], emb_col)))
+    return by_site[:, rows][:, :, columns][:, None, None, :, :, None].to(vs.dtype)
+
+
+def mixture_sum(vs, emb_row, emb_col, nu, **_):
+    """As public stems do it: products of all maps in memory, then their sum."""
+    return (mixture_weights(vs, emb_row, emb_col, nu) * vs).sum(0)
+
+
+def mixture_einsum(vs, emb_row, emb_col, nu, **_):
+    return torch.einsum("myx,mbhyxe->bhyxe", mixture_weights(vs, emb_row, emb_col, nu)[:, 0, 0, :, :, 0], vs)
+
+
 def compiled(op):
     ready = {}
 
@@ -265,6 +284,11 @@ def peers():
             "gsa-pytorch (einsum)": axial_einsum,
             "torch.compile(bmm)": compiled(axial_bmm),
         },
+        "value_mixture": {
+            "torch product and sum": mixture_sum,
+            "torch einsum": mixture_einsum,
+            "torch.compile(product and sum)": compiled(mixture_sum),
+        },
     }
 
 
@@ -276,8 +300,8 @@ def problems_of(entry):
 
 
 # Names of arguments, and of our gradients of them.
-GRADIENTS = {"v": "dv", "q": "dq", "k": "dk", "sigma": "dsigma", "rel_h": "drel_h", "rel_w": "drel_w", "columns": "dcolumns", "rows": "drows"}
-ARGUMENTS = {"gaussian": ["v", "sigma"], "local": ["q", "k", "v", "rel_h", "rel_w"], "content": ["q", "k", "v"], "axial": ["q", "v", "columns", "rows"]}
+GRADIENTS = {"v": "dv", "q": "dq", "k": "dk", "sigma": "dsigma", "rel_h": "drel_h", "rel_w": "drel_w", "columns": "dcolumns", "rows": "drows", "vs": "dvs", "emb_row": "demb_row", "emb_col": "demb_col", "nu": "dnu"}
+ARGUMENTS = {"gaussian": ["v", "sigma"], "local": ["q", "k", "v", "rel_h", "rel_w"], "content": ["q", "k", "v"], "axial": ["q", "v", "columns", "rows"], "value_mixture": ["vs", "emb_row", "emb_col", "nu"]}
 
 
 def read_safetensors(path):
@@ -372,6 +396,9 @@ def inputs(entry, device):
         settings = {"window": window, "scale": d**-0.5}
     elif entry["op"] == "content":
         args = {n: random(*shape) for n in "qkv"}
+    elif entry["op"] == "value_mixture":
+        args = {"vs": random(4, *shape)}
+        args |= {n: random(4, 16, t=torch.float32) for n in ("emb_row", "emb_col", "nu")}
     else:
         args = {n: random(*shape) for n in "qv"}
         args |= {"columns": random(1, 2 * y - 1, d, size=0.05), "rows": random(1, 2 * x - 1, d, size=0.05)}

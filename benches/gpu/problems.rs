@@ -6,7 +6,8 @@ use crate::Failure;
 use crate::memory::random;
 use macula::axial::Parameters;
 use macula::local::{Border, LocalConfig, Positions, Sliding, Tables};
-use macula::{Axial, Content, Cuda, Gaussian, Local, Tensor};
+use macula::value_mixture;
+use macula::{Axial, Content, Cuda, Gaussian, Local, Tensor, ValueMixture};
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::HashMap;
 use std::path::Path;
@@ -136,18 +137,44 @@ fn axial(gpu: &Cuda) -> Result<Problem, Failure> {
     Ok(problem)
 }
 
+fn mixture(gpu: &Cuda) -> Result<Problem, Failure> {
+    let ([b, h, y, x, e], m) = (SHAPE, 4);
+    let (vs, d_o) =
+        (random::<f32, 6>(gpu, 1, [m, b, h, y, x, e], 1.0)?, random::<f32, 5>(gpu, 2, SHAPE, 1.0)?);
+    let table = |seed, rows| random::<f32, 2>(gpu, seed, [rows, 8], 1.0);
+    let (emb_row, emb_col, nu) = (table(3, 4)?, table(4, 4)?, table(5, m)?);
+    let tables = value_mixture::Tables { emb_row: &emb_row, emb_col: &emb_col, nu: &nu };
+    let op = ValueMixture::new();
+    let (out, grads) = (op.forward(gpu, &vs, tables)?, op.backward(gpu, &vs, tables, &d_o)?);
+    let mut problem = Problem::new(&[("op", ValueMixture::NAME.into())]);
+    problem.add("vs", &vs)?;
+    problem.add("dvs", &grads.dvs)?;
+    problem.add("d_o", &d_o)?;
+    problem.add("o", &out.o)?;
+    let dtables = &grads.dtables;
+    for (name, table) in [("emb_row", &emb_row), ("emb_col", &emb_col), ("nu", &nu)] {
+        problem.add(name, table)?;
+    }
+    for (name, grad) in [("demb_row", &dtables.emb_row), ("demb_col", &dtables.emb_col), ("dnu", &dtables.nu)]
+    {
+        problem.add(name, grad)?;
+    }
+    Ok(problem)
+}
+
 /// Makes one problem.
 type Make = fn(&Cuda) -> Result<Problem, Failure>;
 
 pub fn write_all(gpu: &Cuda, folder: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(folder)?;
-    let all: [(&str, Make); 6] = [
+    let all: [(&str, Make); 7] = [
         ("gaussian", gaussian),
         ("local", |gpu| local(gpu, false, Border::Mask)),
         ("local_rel", |gpu| local(gpu, true, Border::Mask)),
         ("local_shift", |gpu| local(gpu, false, Border::Shift)),
         ("content", content),
         ("axial", axial),
+        ("value_mixture", mixture),
     ];
     let mut written = 0;
     for (name, make) in all {

@@ -25,17 +25,20 @@ mod local;
 mod memory;
 pub mod modules;
 mod tensors;
+mod value_mixture;
 
 pub use axial::{AxialInputs, AxialOutput, axial};
 pub use content::content;
 pub use gaussian::gaussian;
 pub use gsa::{GsaInputs, gsa};
 pub use local::local;
+pub use value_mixture::value_mixture;
 
 pub use macula::axial::{Affine, Axes, BatchNorm, Statistics};
 pub use macula::content::{FeatureMap, Form};
 pub use macula::gaussian::{Kernel, Norm};
 pub use macula::local::{Blocks, Border, Relative, Sliding, Tables, Window};
+pub use macula::value_mixture::Tables as MixtureTables;
 pub use macula::{AxialConfig, ContentConfig, GaussianConfig, GsaConfig, LocalConfig};
 
 /// Runs a function for the element type of a tensor.

@@ -7,7 +7,7 @@ use macula_candle::{
     LocalConfig, Relative, Statistics, Tables, Window, axial, content, gaussian, gsa, local,
 };
 
-const TYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+pub const TYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
 /// What part of the largest number of a tensor an element may be off. Sums of a few hundred products.
 fn tolerance(dtype: DType) -> f64 {
@@ -36,10 +36,10 @@ fn check(name: &str, got: &Tensor, want: &Tensor, dtype: DType) -> Result<()> {
 }
 
 /// An input: numbers, and the element type that our op gets them in.
-type Input = (Tensor, DType);
+pub type Input = (Tensor, DType);
 
 /// Our op and candle's composition get the same numbers; results and all gradients must agree.
-fn compare(
+pub fn compare(
     name: &str,
     dtype: DType,
     inputs: &[Input],

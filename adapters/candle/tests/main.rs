@@ -4,6 +4,7 @@ mod compose;
 mod edges;
 mod gradients;
 mod layouts;
+mod mixture;
 mod modules;
 
 use candle_core::{Device, Result, Tensor};

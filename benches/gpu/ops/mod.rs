@@ -4,6 +4,7 @@ mod axial;
 mod content;
 mod gaussian;
 mod local;
+mod value_mixture;
 
 use crate::memory::{Scratch, random};
 use crate::timing::{Call, time};
@@ -121,6 +122,7 @@ fn cases<'a, T: Element>(gpu: &'a Cuda, layer: Layer, sizes: Sizes) -> Vec<Case<
     all.extend(local::cases::<T>(gpu, layer, sizes));
     all.extend(content::cases::<T>(gpu, layer));
     all.extend(axial::cases::<T>(gpu, layer));
+    all.extend(value_mixture::cases::<T>(gpu, layer));
     all
 }
 
