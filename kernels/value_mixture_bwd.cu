@@ -46,6 +46,13 @@ struct Quartet {
   float sum[kQuartet];
 };
 
+// 16 bytes at once, spelled out: the compiler takes an assignment apart here.
+__device__ __forceinline__ void store_whole(void* to, uint4 u) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(u.x), "r"(u.y), "r"(u.z),
+               "r"(u.w)
+               : "memory");
+}
+
 // A unit of channels of a pixel.
 template <class T>
 __device__ __forceinline__ void add_unit(ValueMixtureBwdParams const& p, Quartet& quartet, T const* g_at, T const* v_at, T* dv_at) {
@@ -61,16 +68,22 @@ __device__ __forceinline__ void add_unit(ValueMixtureBwdParams const& p, Quartet
   prim::unpack_unit<T>(g, g_unit);
 #pragma unroll
   for (int k = 0; k < kQuartet; ++k) {
+    if (quartet.has_dvs && k < quartet.mixtures) {
+      float dv[prim::kUnit<T>];
+#pragma unroll
+      for (int i = 0; i < prim::kUnit<T>; ++i) {
+        dv[i] = quartet.w[k] * g[i];
+      }
+      store_whole(dv_at + k * p.dvs.stride_m, prim::pack_unit<T>(dv));
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < kQuartet; ++k) {
     float x[prim::kUnit<T>];
     prim::unpack_unit<T>(x, v[k]);
-    float dv[prim::kUnit<T>];
 #pragma unroll
     for (int i = 0; i < prim::kUnit<T>; ++i) {
       quartet.sum[k] = fmaf(g[i], x[i], quartet.sum[k]);
-      dv[i] = quartet.w[k] * g[i];
-    }
-    if (quartet.has_dvs && k < quartet.mixtures) {
-      prim::store_unit(dv_at + k * p.dvs.stride_m, 0, all, prim::pack_unit<T>(dv));
     }
   }
 }
@@ -180,7 +193,7 @@ __device__ __forceinline__ void bwd(ValueMixtureBwdParams const& p, Smem& smem) 
 
 #define VARIANT(dtype, T)                                                                                   \
   ENTRY_SMEM(value_mixture_bwd_##dtype, sizeof(value_mixture::Smem));                                       \
-  extern "C" __global__ void __launch_bounds__(value_mixture::kBwdThreads, 3)                               \
+  extern "C" __global__ void __launch_bounds__(value_mixture::kBwdThreads, 2)                               \
       value_mixture_bwd_##dtype(__grid_constant__ ValueMixtureBwdParams const p) {                          \
     value_mixture::Smem& smem = *prim::shared_memory<value_mixture::Smem>();                                \
     bool const is_wide = value_mixture::is_wide(p.vs) && value_mixture::is_wide(p.d_o) &&                   \

@@ -83,7 +83,7 @@ __device__ __forceinline__ void fwd(ValueMixtureFwdParams const& p) {
 }  // namespace value_mixture
 
 #define VARIANT(dtype, T)                                                                                   \
-  extern "C" __global__ void __launch_bounds__(value_mixture::kFwdThreads, 4)                               \
+  extern "C" __global__ void __launch_bounds__(value_mixture::kFwdThreads, 2)                               \
       value_mixture_fwd_##dtype(__grid_constant__ ValueMixtureFwdParams const p) {                          \
     if (value_mixture::is_wide(p.vs) && value_mixture::is_wide(p.o)) {                                      \
       value_mixture::fwd<T, true>(p);                                                                       \
