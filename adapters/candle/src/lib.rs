@@ -31,7 +31,7 @@ pub use axial::{AxialInputs, AxialOutput, axial};
 pub use content::content;
 pub use gaussian::gaussian;
 pub use gsa::{GsaInputs, gsa};
-pub use local::local;
+pub use local::{Positions, local};
 pub use value_mixture::value_mixture;
 
 pub use macula::axial::{Affine, Axes, BatchNorm, Statistics};

@@ -4,15 +4,30 @@ use crate::by_dtype;
 use crate::graph::{attach, wants};
 use crate::memory::{Buffer, Elem, On, Read, dims, grad_like, maybe_mut, ours, wanted};
 use crate::tensors::{same_device, same_dtype, table};
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use macula::local::{Backward, Forward, Tables};
 use macula::{Local, LocalConfig};
 
-/// Attention of every pixel to the window around it, with trained relative positions.
+/// What [`local`] knows of positions: tables, a bias, both or, by default, nothing.
+#[derive(Clone, Copy, Default)]
+pub struct Positions<'a> {
+    /// Relative positions, which meet the queries: `[rows, channels]` shared by the heads, or `[1 or h, rows, channels]`.
+    pub tables: Option<Tables<&'a Tensor>>,
+    /// What is added to the scaled logits, of any float type: `[rows along y, rows along x]` shared by the heads, or
+    /// `[1 or h, rows along y, rows along x]`.
+    pub bias: Option<&'a Tensor>,
+}
+
+impl<'a> From<Tables<&'a Tensor>> for Positions<'a> {
+    fn from(tables: Tables<&'a Tensor>) -> Self {
+        Self { tables: Some(tables), bias: None }
+    }
+}
+
+/// Attention of every pixel to the window around it, or of a block of pixels to each other, with trained relative positions.
 ///
-/// `q`, `k`: `[b, h, y, x, d]`; `v`: `[b, h, y, x, e]`; tables: `[rows, channels]` shared by the heads, or
-/// `[1 or h, rows, channels]`, where rows and channels are what [`Window`](crate::Window) and [`Relative`](crate::Relative) say.
-/// Gradients of all five.
+/// `q`, `k`: `[b, h, y, x, d]`; `v`: `[b, h, y, x, e]`; rows of tables and bias, and channels of tables, are what
+/// [`Window`](crate::Window) and [`Relative`](crate::Relative) say. Gradients of all six.
 ///
 /// # Errors
 /// Candle's for ranks, element types and devices that do not fit together; macula's, wrapped, for everything else.
@@ -20,32 +35,38 @@ pub fn local(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
-    tables: Option<Tables<&Tensor>>,
+    positions: Positions<'_>,
     config: &LocalConfig,
 ) -> Result<Tensor> {
     let op = Local::new(*config).map_err(ours)?;
     same_device(Local::NAME, &[q, k, v])?;
     same_dtype(Local::NAME, &[q, k, v])?;
-    let tables = match tables {
+    let tables = match positions.tables {
         Some(t) => {
             same_device(Local::NAME, &[q, t.rel_h, t.rel_w])?;
             Some(Tables { rel_h: table(t.rel_h)?, rel_w: table(t.rel_w)? })
         }
         None => None,
     };
-    by_dtype!(Local::NAME, q.dtype(), run(op, q, k, v, tables))
+    let bias = match positions.bias {
+        Some(bias) => {
+            same_device(Local::NAME, &[q, bias])?;
+            Some(table(&bias.to_dtype(DType::F32)?)?)
+        }
+        None => None,
+    };
+    by_dtype!(Local::NAME, q.dtype(), run(op, [q, k, v], tables, bias))
 }
 
 fn run<T: Elem>(
     op: Local,
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
+    [q, k, v]: [&Tensor; 3],
     tables: Option<Tables<Tensor>>,
+    bias: Option<Tensor>,
 ) -> Result<Tensor> {
     let on = On::of(q.device(), Local::NAME)?;
     let (rel_h, rel_w) = (tables.as_ref().map(|t| &t.rel_h), tables.as_ref().map(|t| &t.rel_w));
-    let edges = [Some(q), Some(k), Some(v), rel_h, rel_w];
+    let edges = [Some(q), Some(k), Some(v), rel_h, rel_w, bias.as_ref()];
     let wants = wants(edges);
     // The tables as they were given, for the element type of their gradients, and as they are read.
     let given = [rel_h.map(Tensor::detach), rel_w.map(Tensor::detach)];
@@ -54,7 +75,8 @@ fn run<T: Elem>(
     };
     let [rel_h, rel_w] = [read_table(&given[0])?, read_table(&given[1])?];
     let table_shape = |t: &Option<Tensor>| t.as_ref().map_or(Ok([0; 3]), |t| dims::<3>(t.layout()));
-    let table_shapes = [table_shape(&rel_h)?, table_shape(&rel_w)?];
+    let bias = bias.as_ref().map(|bias| on.readable(bias)).transpose()?;
+    let table_shapes = [table_shape(&rel_h)?, table_shape(&rel_w)?, table_shape(&bias)?];
     let (q, k, v) = (on.readable(q)?, on.readable(k)?, on.readable(v)?);
     let shapes = [dims::<5>(q.layout())?, dims(k.layout())?, dims(v.layout())?];
     let [b, h, y, x, _] = shapes[0];
@@ -63,6 +85,7 @@ fn run<T: Elem>(
     {
         let (q, k, v) = (Read::of(&q), Read::of(&k), Read::of(&v));
         let (rel_h, rel_w) = (rel_h.as_ref().map(Read::of), rel_w.as_ref().map(Read::of));
+        let biased = bias.as_ref().map(Read::of);
         let tables = match (&rel_h, &rel_w) {
             (Some(rel_h), Some(rel_w)) => Some(Tables { rel_h: rel_h.view::<T, 3>()?, rel_w: rel_w.view()? }),
             _ => None,
@@ -72,7 +95,7 @@ fn run<T: Elem>(
             k: k.view()?,
             v: v.view()?,
             tables,
-            bias: None,
+            bias: biased.as_ref().map(Read::view::<f32, 3>).transpose()?,
             o: o.view_mut()?,
             lse: Some(lse.view_mut()?),
         };
@@ -87,9 +110,11 @@ fn run<T: Elem>(
         let mut dv = wanted::<T, 5>(&on, wants[2], shapes[2])?;
         let mut drel_h = wanted::<f32, 3>(&on, wants[3], table_shapes[0])?;
         let mut drel_w = wanted::<f32, 3>(&on, wants[4], table_shapes[1])?;
+        let mut dbias = wanted::<f32, 3>(&on, wants[5], table_shapes[2])?;
         {
             let (q, k, v) = (Read::of(&q), Read::of(&k), Read::of(&v));
             let (rel_h, rel_w) = (rel_h.as_ref().map(Read::of), rel_w.as_ref().map(Read::of));
+            let biased = bias.as_ref().map(Read::of);
             let tables = match (&rel_h, &rel_w) {
                 (Some(rel_h), Some(rel_w)) => {
                     Some(Tables { rel_h: rel_h.view::<T, 3>()?, rel_w: rel_w.view()? })
@@ -102,7 +127,7 @@ fn run<T: Elem>(
                 k: k.view()?,
                 v: v.view()?,
                 tables,
-                bias: None,
+                bias: biased.as_ref().map(Read::view::<f32, 3>).transpose()?,
                 o: o.view()?,
                 lse: lse.view()?,
                 d_o: d_o.view()?,
@@ -111,7 +136,7 @@ fn run<T: Elem>(
                 dv: maybe_mut(&mut dv)?,
                 drel_h: maybe_mut(&mut drel_h)?,
                 drel_w: maybe_mut(&mut drel_w)?,
-                dbias: None,
+                dbias: maybe_mut(&mut dbias)?,
             };
             let bytes = op.backward_workspace_bytes(on.device(), &args.problem());
             on.with_workspace(bytes, |workspace| op.backward_into(on.device(), args, workspace))?;
@@ -122,6 +147,7 @@ fn run<T: Elem>(
         };
         let tables = [table(drel_h, &given[0])?, table(drel_w, &given[1])?];
         let [drel_h, drel_w] = tables;
-        Ok(vec![grad_like(dq, &q)?, grad_like(dk, &k)?, grad_like(dv, &v)?, drel_h, drel_w])
+        let dbias = dbias.map(Buffer::into_tensor);
+        Ok(vec![grad_like(dq, &q)?, grad_like(dk, &k)?, grad_like(dv, &v)?, drel_h, drel_w, dbias])
     })
 }

@@ -1,7 +1,9 @@
 //! Empty maps, and what is refused.
 
 use candle_core::{DType, Device, Error, Result, Tensor, Var};
-use macula_candle::{ContentConfig, GaussianConfig, LocalConfig, Window, content, gaussian, local};
+use macula_candle::{
+    ContentConfig, GaussianConfig, LocalConfig, Positions, Window, content, gaussian, local,
+};
 
 fn zeros(shape: &[usize], dtype: DType) -> Tensor {
     Tensor::zeros(shape, dtype, &Device::Cpu).unwrap()
@@ -50,6 +52,6 @@ fn refusals_are_maculas() {
     let refused = gaussian(&v, &zeros(&[2], DType::F32), &GaussianConfig::default()).unwrap_err();
     assert!(text(refused).contains("gaussian: `sigma` must be"), "a radius of 0");
     let config = LocalConfig { window: Window::sliding([0, 3]), ..LocalConfig::default() };
-    let refused = local(&v, &v, &v, None, &config).unwrap_err();
-    assert!(text(refused).contains("local: `window` must be 1 to 33 pixels"));
+    let refused = local(&v, &v, &v, Positions::default(), &config).unwrap_err();
+    assert!(text(refused).contains("local: `window.size` must be 1 to 33 keys"));
 }

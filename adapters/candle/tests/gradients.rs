@@ -4,7 +4,7 @@ use crate::{compose, map, random};
 use candle_core::{DType, Result, Tensor, Var};
 use macula_candle::{
     Affine, Axes, AxialConfig, AxialInputs, BatchNorm, ContentConfig, GaussianConfig, GsaConfig, GsaInputs,
-    LocalConfig, Relative, Statistics, Tables, Window, axial, content, gaussian, gsa, local,
+    LocalConfig, Positions, Relative, Statistics, Tables, Window, axial, content, gaussian, gsa, local,
 };
 
 pub const TYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
@@ -18,7 +18,7 @@ fn tolerance(dtype: DType) -> f64 {
     }
 }
 
-fn numbers(t: &Tensor) -> Result<Vec<f64>> {
+pub fn numbers(t: &Tensor) -> Result<Vec<f64>> {
     t.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
 }
 
@@ -100,7 +100,7 @@ fn local_is_candles() -> Result<()> {
             (map(3, [2, 2, 4, 5, 3])?, dtype),
         ];
         let config = LocalConfig { window: Window::sliding([3, 5]), scale: 0.7, ..LocalConfig::default() };
-        let ours = |t: &[Tensor]| local(&t[0], &t[1], &t[2], None, &config);
+        let ours = |t: &[Tensor]| local(&t[0], &t[1], &t[2], Positions::default(), &config);
         let theirs = |t: &[Tensor]| compose::local([&t[0], &t[1], &t[2]], None, &config);
         compare("local", dtype, &maps, ours, theirs)?;
         // Tables of another element type than the maps, too.
@@ -113,8 +113,8 @@ fn local_is_candles() -> Result<()> {
             inputs.push((random(4, &[heads, 3, dh], -1.0, 1.0)?, table_dtype));
             inputs.push((random(5, &[heads, 5, dw], -1.0, 1.0)?, table_dtype));
             let ours = |t: &[Tensor]| {
-                let tables = Some(Tables { rel_h: &t[3], rel_w: &t[4] });
-                local(&t[0], &t[1], &t[2], tables, &config)
+                let tables = Tables { rel_h: &t[3], rel_w: &t[4] };
+                local(&t[0], &t[1], &t[2], tables.into(), &config)
             };
             let theirs = |t: &[Tensor]| {
                 // What is computed with is rounded to the element type of the maps.

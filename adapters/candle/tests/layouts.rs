@@ -4,7 +4,7 @@ use crate::{map, random};
 use candle_core::{DType, Result, Tensor, Var};
 use macula_candle::{
     Affine, AxialConfig, AxialInputs, BatchNorm, ContentConfig, GaussianConfig, GsaConfig, GsaInputs,
-    LocalConfig, Tables, Window, axial, content, gaussian, gsa, local,
+    LocalConfig, Positions, Tables, Window, axial, content, gaussian, gsa, local,
 };
 
 fn bits(t: &Tensor) -> Result<Vec<u32>> {
@@ -27,7 +27,7 @@ fn any_layout_gives_the_same_bits() -> Result<()> {
     let upstream = f32s(4)?;
     let run = |q: &Tensor, k: &Tensor, v: &Tensor, upstream: &Tensor| -> Result<Vec<Vec<u32>>> {
         let vars = [Var::from_tensor(&q.contiguous()?)?, Var::from_tensor(k)?, Var::from_tensor(v)?];
-        let o = local(&vars[0], &vars[1], &vars[2], None, &LocalConfig::default())?;
+        let o = local(&vars[0], &vars[1], &vars[2], Positions::default(), &LocalConfig::default())?;
         let grads = (o.clone() * upstream)?.sum_all()?.backward()?;
         let mut all = vec![bits(&o)?];
         for var in &vars {
@@ -127,7 +127,7 @@ fn any_of_the_inputs_may_be_constants() -> Result<()> {
     let inputs = [q.clone(), k.clone(), v.clone(), t(8, &[1, 3, 2])?, t(9, &[1, 3, 3])?];
     constants("local", &inputs, |t| {
         let config = LocalConfig { window: Window::sliding([3, 3]), ..LocalConfig::default() };
-        local(&t[0], &t[1], &t[2], Some(Tables { rel_h: &t[3], rel_w: &t[4] }), &config)
+        local(&t[0], &t[1], &t[2], Tables { rel_h: &t[3], rel_w: &t[4] }.into(), &config)
     })?;
     let inputs = [q, k, v.clone()];
     constants("content", &inputs, |t| content(&t[0], &t[1], &t[2], &ContentConfig::default()))?;
@@ -142,8 +142,8 @@ fn backward_more_than_once() -> Result<()> {
     let shape = [1, 2, 6, 6, 4];
     let (q, k, v) = (t(1, &shape)?, t(2, &shape)?, t(3, &shape)?);
     let (rel_h, rel_w) = (t(4, &[7, 2])?, t(5, &[7, 2])?);
-    let tables = Some(Tables { rel_h: rel_h.as_tensor(), rel_w: rel_w.as_tensor() });
-    let loss = local(&q, &k, &v, tables, &LocalConfig::default())?.sqr()?.sum_all()?;
+    let tables = Tables { rel_h: rel_h.as_tensor(), rel_w: rel_w.as_tensor() };
+    let loss = local(&q, &k, &v, tables.into(), &LocalConfig::default())?.sqr()?.sum_all()?;
     let vars = [q, k, v, rel_h, rel_w];
     let walk = || -> Result<Vec<Vec<u32>>> {
         let grads = loss.backward()?;

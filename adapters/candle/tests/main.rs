@@ -6,6 +6,7 @@ mod gradients;
 mod layouts;
 mod mixture;
 mod modules;
+mod windows;
 
 use candle_core::{Device, Result, Tensor};
 

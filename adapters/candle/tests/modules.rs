@@ -5,7 +5,9 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{AdamW, Module, ModuleT, Optimizer, ParamsAdamW, VarBuilder, VarMap};
 use macula_candle::modules::{
     AxialAttention, AxialAttentionConfig, ContentAttention, ContentAttentionConfig, GaussianAttention,
-    GaussianAttentionConfig, GsaModule, GsaModuleConfig, LocalAttention, LocalAttentionConfig,
+    GaussianAttentionConfig, GsaModule, GsaModuleConfig, HaloAttention, HaloAttentionConfig, LocalAttention,
+    LocalAttentionConfig, NeighborhoodAttention, NeighborhoodAttentionConfig, WindowAttention,
+    WindowAttentionConfig,
 };
 use std::collections::BTreeSet;
 
@@ -14,12 +16,15 @@ type Layer = Box<dyn Fn(&Tensor, bool) -> Result<Tensor>>;
 type Build = fn(VarBuilder<'_>) -> Result<Layer>;
 
 /// Every layer from 8 to 8 channels with 2 heads, with all the parameters it can have.
-const LAYERS: [(&str, Build, usize); 5] = [
+const LAYERS: [(&str, Build, usize); 8] = [
     ("gaussian", gaussian, 3),
     ("local", local, 5),
     ("axial", axial, 10),
     ("content", content, 5),
     ("gsa", gsa, 11),
+    ("window", window, 5),
+    ("halo", halo, 7),
+    ("neighborhood", neighborhood, 5),
 ];
 
 fn gaussian(vb: VarBuilder<'_>) -> Result<Layer> {
@@ -48,6 +53,24 @@ fn content(vb: VarBuilder<'_>) -> Result<Layer> {
     let config =
         ContentAttentionConfig { heads: 2, key_channels: Some(3), output: true, ..Default::default() };
     let layer = ContentAttention::new(8, 8, config, vb)?;
+    Ok(Box::new(move |xs, _| layer.forward(xs)))
+}
+
+fn window(vb: VarBuilder<'_>) -> Result<Layer> {
+    let config = WindowAttentionConfig { heads: 2, window: [3, 4], shift: [1, 2], ..Default::default() };
+    let layer = WindowAttention::new(8, config, vb)?;
+    Ok(Box::new(move |xs, _| layer.forward(xs)))
+}
+
+fn halo(vb: VarBuilder<'_>) -> Result<Layer> {
+    let config = HaloAttentionConfig { heads: 2, block: [3, 3], halo: [1, 2], output: true };
+    let layer = HaloAttention::new(8, 8, config, vb)?;
+    Ok(Box::new(move |xs, _| layer.forward(xs)))
+}
+
+fn neighborhood(vb: VarBuilder<'_>) -> Result<Layer> {
+    let config = NeighborhoodAttentionConfig { kernel: [3, 5], ..Default::default() };
+    let layer = NeighborhoodAttention::new(8, config, vb)?;
     Ok(Box::new(move |xs, _| layer.forward(xs)))
 }
 

@@ -73,7 +73,7 @@ const OPS: [Op; 5] = [
         },
         ours: |i| {
             let tables = Tables { rel_h: i[3].as_tensor(), rel_w: i[4].as_tensor() };
-            macula_candle::local(&i[0], &i[1], &i[2], Some(tables), &local_config())
+            macula_candle::local(&i[0], &i[1], &i[2], tables.into(), &local_config())
         },
         composed: |i| compose::local([&i[0], &i[1], &i[2]], [&i[3], &i[4]], &local_config()),
     },

@@ -1,7 +1,7 @@
 //! Windowed attention as a layer.
 
 use super::projection::{KAIMING_FAN_OUT, channels_last, gather, per_head, plain, project};
-use crate::{LocalConfig, Tables, local};
+use crate::{LocalConfig, Positions, Tables, local};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, Linear, Module, VarBuilder};
 
@@ -74,6 +74,6 @@ impl Module for LocalAttention {
         let (q, k) = (project(&self.query, &xs, heads)?, project(&self.key, &xs, heads)?);
         let v = project(&self.value, &xs, heads)?;
         let tables = self.tables.as_ref().map(|[rel_h, rel_w]| Tables { rel_h, rel_w });
-        gather(&local(&q, &k, &v, tables, &self.config.op)?, None)
+        gather(&local(&q, &k, &v, Positions { tables, bias: None }, &self.config.op)?, None)
     }
 }
