@@ -129,7 +129,8 @@ static_assert(sizeof(GaussianBwdPlaneParams) == 224, "change src/ops/gaussian/pa
 
 namespace gaussian {
 
-enum Kernel : int32_t { kGaussian = 0, kManhattan = 1 };
+// Those after manhattan are not separable: gaussian_tile.cuh.
+enum Kernel : int32_t { kGaussian = 0, kManhattan = 1, kExponential = 2, kLinear = 3, kCauchy = 4 };
 enum Rounding : int32_t { kToF32 = 0, kToF16 = 1, kToBf16 = 2 };
 
 // A tap counts while its weight is at least 2^-24 of the centre's, the last bit of an f32 sum (DROPPABLE in the reference).

@@ -206,7 +206,7 @@ __device__ __forceinline__ void col(GaussianBwdLineParams const& p) {
   }
 }
 
-// dσ = Σ partials / σ, one block per radius, in a fixed order.
+// dσ = Σ partials / σ, one block per radius, in a fixed order. Partials of weights that are not separable are of dσ itself.
 constexpr int kSumThreads = 256;
 struct SmemSum {
   float warps[kSumThreads / prim::kWarp];
@@ -231,7 +231,8 @@ __device__ __forceinline__ void sum(GaussianBwdSumParams const& p) {
   sum = prim::block_sum<kSumThreads>(sum, smem.warps);
   if (threadIdx.x == 0) {
     float const sigma = __ldg(p.radius.sigma + ri * p.radius.stride);
-    p.dsigma[ri * p.dsigma_stride] = sigma > 0.f ? sum / sigma : prim::not_a_number();
+    float const dsigma = p.radius.kernel <= kManhattan ? sum / sigma : sum;
+    p.dsigma[ri * p.dsigma_stride] = sigma > 0.f ? dsigma : prim::not_a_number();
   }
 }
 

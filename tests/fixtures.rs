@@ -1,7 +1,7 @@
 //! The reference and the CPU device against cases that an independent float64 implementation computed.
 
 use crate::common::cuda::devices;
-use crate::common::fixture::ops::{Runner, Stop, find};
+use crate::common::fixture::ops::{Runner, find};
 use crate::common::fixture::{Fixture, gaussian_config, run};
 use macula::reference::gaussian;
 use macula::{Cpu, Device};
@@ -60,21 +60,10 @@ fn other_ops_in_the_reference() {
     }
 }
 
-/// The separable cases, on the device that the tests run kernels on; the others are refused by name.
+/// Every case, in f32, on the device that the tests run kernels on.
 #[test]
 fn gaussian_on_cuda() {
-    let on = &devices()[0];
-    let mut refused = 0;
-    for fixture in fixtures("radius_attn__", 24) {
-        if gaussian_config(&fixture).unwrap().kernel.is_separable() {
-            run(on, &fixture).unwrap();
-        } else {
-            let op = find(&fixture.op).unwrap();
-            assert!(matches!((op.results)(&fixture, Runner::Device(on)), Err(Stop::Unsupported(_))));
-            refused += 1;
-        }
-    }
-    assert_eq!(refused, 5);
+    gaussian_on(&devices()[0]);
 }
 
 /// Every case without a bias, in f32, on the device that the tests run kernels on.

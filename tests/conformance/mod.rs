@@ -5,5 +5,6 @@ mod axial;
 mod content;
 mod driver;
 mod gaussian;
+mod gaussian_tile;
 mod local;
 mod value_mixture;

@@ -37,6 +37,12 @@ const EXPECTED: &[(&str, &[(Op, usize)])] = &[
     ("gaussian_bwd_plane_f16", &[(Op::Hmma, 32), (Op::Ldsm, 12), (Op::Ldgsts, 2), (Op::Stg128, 1)]),
     ("gaussian_bwd_plane_bf16", &[(Op::Hmma, 32), (Op::Ldsm, 12), (Op::Ldgsts, 2), (Op::Stg128, 1)]),
     ("gaussian_bwd_plane_f32", &[(Op::Ldgsts, 1), (Op::Stg128, 1)]),
+    ("gaussian_fwd_tile_f16", &[(Op::Hmma, 64), (Op::Ldsm, 8), (Op::Ldgsts, 16), (Op::Stg128, 8)]),
+    ("gaussian_fwd_tile_bf16", &[(Op::Hmma, 64), (Op::Ldsm, 8), (Op::Ldgsts, 16), (Op::Stg128, 8)]),
+    ("gaussian_fwd_tile_f32", &[(Op::Ldgsts, 16), (Op::Stg128, 8)]),
+    ("gaussian_bwd_tile_f16", &[(Op::Hmma, 64), (Op::Ldsm, 32), (Op::Ldgsts, 24)]),
+    ("gaussian_bwd_tile_bf16", &[(Op::Hmma, 64), (Op::Ldsm, 32), (Op::Ldgsts, 24)]),
+    ("gaussian_bwd_tile_f32", &[(Op::Ldgsts, 24)]),
     ("gaussian_bwd_col", &[(Op::Ldg128, 1)]),
     ("gaussian_bwd_row", &[(Op::Stg128, 1)]),
     (

@@ -6,10 +6,11 @@ use macula::{DType, Gaussian, Gpu};
 
 pub const HARMLESS: &[super::Harmless] = &[];
 
-/// Whole planes and lines; several tiles, several chunks, and more than one warp at work.
+/// Whole planes, lines and tiles; several tiles, several chunks, and more than one warp at work.
 pub fn plans() -> Vec<Plan> {
     let row = GaussianConfig::default();
     let none = GaussianConfig { kernel: Kernel::Manhattan, norm: Norm::None, ..Default::default() };
+    let cauchy = GaussianConfig { kernel: Kernel::Cauchy, ..Default::default() };
     let calls = [
         (row, [1, 1, 17, 19, 16]),
         (row, [1, 1, 70, 66, 8]),
@@ -17,6 +18,7 @@ pub fn plans() -> Vec<Plan> {
         (row, [1, 1, 131, 9, 8]),
         (row, [1, 2, 5, 300, 9]),
         (none, [1, 1, 17, 19, 16]),
+        (cauchy, [1, 1, 17, 19, 128]),
     ];
     let mut plans = Vec::new();
     for dtype in DType::ALL {

@@ -1,15 +1,20 @@
-//! `gaussian`: a radius of three pixels, and one of a whole stage.
+//! `gaussian`: a radius of three pixels, and one of a whole stage; and kernels that are not separable.
 
 use super::{Case, Layer, Make};
 use crate::Failure;
 use crate::timing::Call;
-use macula::gaussian::{Backward, Forward};
+use macula::gaussian::{Backward, Forward, GaussianConfig, Kernel};
 use macula::{Cuda, Element, Gaussian, Tensor};
 
-const RADII: [(&str, f32); 2] = [("radius3", 3.0), ("radius10", 10.0)];
+const RADII: [(&str, Kernel, f32); 4] = [
+    ("radius3", Kernel::Gaussian, 3.0),
+    ("radius10", Kernel::Gaussian, 10.0),
+    ("exponential3", Kernel::Exponential, 3.0),
+    ("linear10", Kernel::Linear, 10.0),
+];
 
-fn forward<T: Element>(make: &Make<'_>, layer: Layer, radius: f32) -> Result<Call, Failure> {
-    let (op, on) = (Gaussian::default(), make.gpu.clone());
+fn forward<T: Element>(op: Gaussian, make: &Make<'_>, layer: Layer, radius: f32) -> Result<Call, Failure> {
+    let on = make.gpu.clone();
     let v = make.tensor::<T, 5>(1, layer.shape)?;
     let sigma = Tensor::from_vec(vec![radius], [1])?.to(&on)?;
     let mut o = make.zeros::<T, 5>(layer.shape)?;
@@ -20,8 +25,8 @@ fn forward<T: Element>(make: &Make<'_>, layer: Layer, radius: f32) -> Result<Cal
     }))
 }
 
-fn backward<T: Element>(make: &Make<'_>, layer: Layer, radius: f32) -> Result<Call, Failure> {
-    let (op, on) = (Gaussian::default(), make.gpu.clone());
+fn backward<T: Element>(op: Gaussian, make: &Make<'_>, layer: Layer, radius: f32) -> Result<Call, Failure> {
+    let on = make.gpu.clone();
     let (v, d_o) = (make.tensor::<T, 5>(1, layer.shape)?, make.tensor::<T, 5>(2, layer.shape)?);
     let sigma = Tensor::from_vec(vec![radius], [1])?.to(&on)?;
     let (mut dv, mut dsigma) = (make.zeros::<T, 5>(layer.shape)?, make.zeros::<f32, 1>([1])?);
@@ -39,7 +44,6 @@ fn backward<T: Element>(make: &Make<'_>, layer: Layer, radius: f32) -> Result<Ca
 }
 
 pub fn cases<T: Element>(gpu: &Cuda, layer: Layer) -> Vec<Case<'_>> {
-    let op = Gaussian::default();
     let case = |variant, pass, cost, make| Case {
         op: Gaussian::NAME,
         pass,
@@ -49,7 +53,9 @@ pub fn cases<T: Element>(gpu: &Cuda, layer: Layer) -> Vec<Case<'_>> {
         cost,
         make,
     };
-    let both = |(variant, radius): (&'static str, f32)| {
+    let both = |(variant, kernel, radius): (&'static str, Kernel, f32)| {
+        let op = Gaussian::new(GaussianConfig { kernel, ..Default::default() })
+            .expect("only windows can be wrong"); // proof: there is none
         let fwd = op.forward_cost(layer.shape, T::DTYPE);
         let bwd = op.backward_cost(layer.shape, T::DTYPE);
         [
@@ -57,13 +63,13 @@ pub fn cases<T: Element>(gpu: &Cuda, layer: Layer) -> Vec<Case<'_>> {
                 variant,
                 "forward",
                 fwd,
-                Box::new(move |seed| forward::<T>(&Make { gpu, seed }, layer, radius)) as _,
+                Box::new(move |seed| forward::<T>(op, &Make { gpu, seed }, layer, radius)) as _,
             ),
             case(
                 variant,
                 "backward",
                 bwd,
-                Box::new(move |seed| backward::<T>(&Make { gpu, seed }, layer, radius)),
+                Box::new(move |seed| backward::<T>(op, &Make { gpu, seed }, layer, radius)),
             ),
         ]
     };

@@ -1,7 +1,7 @@
 //! Plans of the passes over lines: any map, one axis at a time, through a scratch chunk that is used again and again.
 
 use super::params::{BwdLineParams, BwdSumParams, LineParams, NormParams, Strides};
-use super::plan::{BackwardProblem, ForwardProblem, Map, grid, launch, radius};
+use super::plan::{BackwardProblem, ForwardProblem, Map, grid, launch, radius, rounding};
 use crate::config::gaussian::{GaussianConfig, Norm};
 use crate::plan::Ptr;
 use crate::{DType, Error, Gaussian, Launch, Layout, Plan, Result};
@@ -193,12 +193,7 @@ impl Tables {
             x: map.x,
             is_row: (config.norm == Norm::Row).into(),
             is_backward: what.is_backward.into(),
-            // Mirrors `gaussian::Rounding`.
-            rounding: match what.weights {
-                DType::F32 => 0,
-                DType::F16 => 1,
-                DType::Bf16 => 2,
-            },
+            rounding: rounding(what.weights),
             pad: 0,
         };
         Ok(launch("gaussian_fwd_norm_f32", grid(sigma.shape[0] as i128)?, &params))
@@ -473,19 +468,20 @@ fn backward_both(
             first_partial += i64::from(grid(col_blocks(&chunk))?);
         }
     }
-    launches.push(sum(config, problem, dsigma, partials, partials_bh)?);
+    launches.push(sum(config, problem, map.b, dsigma, partials, partials_bh)?);
     scratch.plan(launches)
 }
 
-/// `dsigma` from the partial sums of `[b, h]` planes.
+/// `dsigma` from the partial sums of `[b, h]` planes; `b` is 1 where partials are sums over images, too.
 pub(super) fn sum(
     config: &GaussianConfig,
     problem: &BackwardProblem,
+    b: i32,
     dsigma: &Layout<1>,
     partials: Ptr,
     per_bh: i64,
 ) -> Result<Launch> {
-    let [b, h] = [0, 1].map(|i| i32::try_from(problem.v.shape[i]).unwrap_or(0)); // proof: checked by Map, or empty
+    let heads = i32::try_from(problem.v.shape[1]).unwrap_or(0); // proof: checked by Map, or empty
     let params = BwdSumParams {
         radius: radius(config, &problem.sigma),
         partials,
@@ -493,7 +489,7 @@ pub(super) fn sum(
         per_bh,
         dsigma_stride: dsigma.strides[0] as i64,
         b,
-        heads: h,
+        heads,
     };
     Ok(launch("gaussian_bwd_sum_f32", grid(dsigma.shape[0] as i128)?, &params))
 }
@@ -502,7 +498,7 @@ pub(super) fn sum(
 pub(super) fn backward_of_nothing(config: &GaussianConfig, problem: &BackwardProblem) -> Result<Plan> {
     let mut launches = Vec::new();
     if let Some(dsigma) = problem.dsigma.filter(|dsigma| !dsigma.is_empty()) {
-        launches.push(sum(config, problem, &dsigma, Ptr::NULL, 0)?);
+        launches.push(sum(config, problem, 0, &dsigma, Ptr::NULL, 0)?);
     }
     Ok(Plan { launches, workspace_bytes: 0 })
 }

@@ -14,6 +14,7 @@ mod lines;
 mod params;
 mod plan;
 mod planes;
+mod tiles;
 
 pub use crate::config::gaussian::{GaussianConfig, Kernel, Norm};
 pub use plan::{BackwardProblem, ForwardProblem};

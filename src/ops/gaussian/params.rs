@@ -205,3 +205,87 @@ impl Params for BwdPlaneParams {
         offset_of!(Self, partials),
     ];
 }
+
+/// Mirrors `GaussianTiles`: how maps are cut into tiles of queries, and channels into groups of columns.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Tiles {
+    pub y: i32,
+    pub x: i32,
+    pub channels: i32,
+    pub units: i32,
+    pub columns: i32,
+    pub groups: i32,
+    pub rows_of_tiles: i32,
+    pub tiles_of_row: i32,
+}
+const _: () = assert!(size_of::<Tiles>() == 32, "change kernels/gaussian_tile.cuh together with this");
+
+/// Mirrors `GaussianTileNormParams`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct TileNormParams {
+    pub radius: Radius,
+    pub inverse: Ptr,
+    pub mean: Ptr,
+    pub tiles: Tiles,
+    pub rounding: i32,
+    pub pad: i32,
+}
+const _: () =
+    assert!(size_of::<TileNormParams>() == 80, "change kernels/gaussian_tile.cuh together with this");
+impl Params for TileNormParams {
+    const POINTERS: &'static [usize] =
+        &[offset_of!(Self, radius.sigma), offset_of!(Self, inverse), offset_of!(Self, mean)];
+}
+
+/// Mirrors `GaussianTileParams`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct TileParams {
+    pub radius: Radius,
+    pub src: Ptr,
+    pub dst: Ptr,
+    pub inverse: Ptr,
+    pub src_at: Strides,
+    pub dst_at: Strides,
+    pub tiles: Tiles,
+    pub scales_inputs: i32,
+    pub pad: i32,
+}
+const _: () = assert!(size_of::<TileParams>() == 168, "change kernels/gaussian_tile.cuh together with this");
+impl Params for TileParams {
+    const POINTERS: &'static [usize] = &[
+        offset_of!(Self, radius.sigma),
+        offset_of!(Self, src),
+        offset_of!(Self, dst),
+        offset_of!(Self, inverse),
+    ];
+}
+
+/// Mirrors `GaussianBwdTileParams`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct BwdTileParams {
+    pub radius: Radius,
+    pub v: Ptr,
+    pub d_o: Ptr,
+    pub partials: Ptr,
+    pub inverse: Ptr,
+    pub mean: Ptr,
+    pub v_at: Strides,
+    pub d_o_at: Strides,
+    pub tiles: Tiles,
+}
+const _: () =
+    assert!(size_of::<BwdTileParams>() == 176, "change kernels/gaussian_tile.cuh together with this");
+impl Params for BwdTileParams {
+    const POINTERS: &'static [usize] = &[
+        offset_of!(Self, radius.sigma),
+        offset_of!(Self, v),
+        offset_of!(Self, d_o),
+        offset_of!(Self, partials),
+        offset_of!(Self, inverse),
+        offset_of!(Self, mean),
+    ];
+}

@@ -2,7 +2,7 @@
 
 use super::lines::{self, Along};
 use super::params::{Radius, Strides};
-use super::planes;
+use super::{planes, tiles};
 use crate::config::gaussian::{GaussianConfig, Kernel};
 use crate::kernel::find;
 use crate::plan::{Params, Ptr};
@@ -117,18 +117,24 @@ fn check_plane(arg: &'static str, layout: &Layout<5>) -> Result<()> {
 /// How the weights follow from sigma.
 pub(super) fn radius(config: &GaussianConfig, sigma: &Layout<1>) -> Radius {
     let reach = config.window.map_or(i32::MAX, |w| i32::try_from(w / 2).unwrap_or(i32::MAX));
-    let kernel = i32::from(config.kernel == Kernel::Manhattan);
+    // Mirrors `gaussian::Kernel`.
+    let kernel = match config.kernel {
+        Kernel::Gaussian => 0,
+        Kernel::Manhattan => 1,
+        Kernel::Exponential => 2,
+        Kernel::Linear => 3,
+        Kernel::Cauchy => 4,
+    };
     let stride = if sigma.shape[0] == 1 { 0 } else { sigma.strides[0] as i64 };
     Radius { sigma: SIGMA, stride, reach, kernel }
 }
 
-fn check_kernel(config: &GaussianConfig) -> Result<()> {
-    if config.kernel.is_separable() {
-        Ok(())
-    } else {
-        let what =
-            format!("the kernel `{}` has no CUDA kernels in this build; use `Cpu`", config.kernel.name());
-        Err(Error::unsupported(Gaussian::NAME, what))
+/// How kernels round weights; mirrors `gaussian::Rounding`.
+pub(super) fn rounding(dtype: DType) -> i32 {
+    match dtype {
+        DType::F32 => 0,
+        DType::F16 => 1,
+        DType::Bf16 => 2,
     }
 }
 
@@ -145,18 +151,19 @@ pub(super) fn grid(blocks: i128) -> Result<u32> {
 }
 
 pub(super) fn forward(config: &GaussianConfig, problem: &ForwardProblem, gpu: &Gpu) -> Result<Plan> {
-    check_kernel(config)?;
     check_plane("v", &problem.v)?;
     check_plane("o", &problem.o)?;
     if problem.v.is_empty() {
         return Ok(Plan::default());
     }
     let map = Map::new(problem.v.shape)?;
+    if !config.kernel.is_separable() {
+        return tiles::forward(config, problem, &map);
+    }
     planes::forward(config, problem, &map, gpu).unwrap_or_else(|| lines::forward(config, problem, &map))
 }
 
 pub(super) fn backward(config: &GaussianConfig, problem: &BackwardProblem, gpu: &Gpu) -> Result<Plan> {
-    check_kernel(config)?;
     check_plane("v", &problem.v)?;
     check_plane("d_o", &problem.d_o)?;
     problem.dv.as_ref().map_or(Ok(()), |dv| check_plane("dv", dv))?;
@@ -164,6 +171,9 @@ pub(super) fn backward(config: &GaussianConfig, problem: &BackwardProblem, gpu: 
         return lines::backward_of_nothing(config, problem);
     }
     let map = Map::new(problem.v.shape)?;
+    if !config.kernel.is_separable() {
+        return tiles::backward(config, problem, &map);
+    }
     planes::backward(config, problem, &map, gpu).unwrap_or_else(|| lines::backward(config, problem, &map))
 }
 
@@ -215,7 +225,7 @@ pub(super) fn backward_cost(config: &GaussianConfig, shape: [usize; 5], dtype: D
     let flops = if config.kernel.is_separable() {
         separable_flops(config, shape, 3, 2) // SPEC: t, ĝ, dv and two products for the radius
     } else {
-        dense_flops(config, shape, 3) // Aᵀ g, A v and m
+        dense_flops(config, shape, 2) // Aᵀ g, and g · v of all pairs for the radius
     };
     Cost { flops, min_bytes: bytes(shape, dtype, 3, 2), exps: exps(config, shape) }
 }

@@ -89,12 +89,51 @@ fn channels_that_are_not_contiguous_are_refused() {
     assert_eq!(error.to_string(), want);
 }
 
+/// Tile by tile: 1/Z of every query of each radius, backward the mean slope too, and one partial sum per block.
 #[test]
-fn kernels_that_are_not_separable_are_refused() {
-    let op = Gaussian::new(GaussianConfig { kernel: Kernel::Cauchy, ..Default::default() }).unwrap();
-    let problem = ForwardProblem::contiguous([1, 1, 4, 4, 8], DType::F32);
-    let text = op.plan_fwd(&problem, &Gpu::SM80).unwrap_err().to_string();
-    assert_eq!(text, "gaussian: the kernel `cauchy` has no CUDA kernels in this build; use `Cpu`");
+fn kernels_that_are_not_separable_have_a_plan_for_every_shape_on_every_class() {
+    for kernel in Kernel::ALL.into_iter().filter(|kernel| !kernel.is_separable()) {
+        for (shape, dtype) in SHAPES.into_iter().flat_map(|shape| DType::ALL.map(|dtype| (shape, dtype))) {
+            for (gpu, norm) in Gpu::CLASSES.iter().flat_map(|gpu| [(gpu, Norm::Row), (gpu, Norm::None)]) {
+                let op = Gaussian::new(GaussianConfig { kernel, norm, ..Default::default() }).unwrap();
+                let [b, h, y, x, d] = shape;
+                let columns = b * (d * dtype.bytes()).div_ceil(16);
+                let blocks = h * columns.div_ceil(16) * y.div_ceil(8) * x.div_ceil(8);
+                let queries = if norm == Norm::Row { h * y * x * 4 } else { 0 };
+                let forward = op.plan_fwd(&ForwardProblem::contiguous(shape, dtype), gpu).unwrap();
+                assert_eq!(forward.workspace_bytes, queries.next_multiple_of(256));
+                let backward = op.plan_bwd(&BackwardProblem::contiguous(shape, dtype), gpu).unwrap();
+                // A map of one column is a map of one row.
+                let most = 2 * queries.next_multiple_of(256) + (blocks * 4).next_multiple_of(256);
+                assert_eq!(backward.workspace_bytes, most, "{shape:?} {dtype}");
+                for launch in forward.launches.iter().chain(&backward.launches) {
+                    assert!(launch.grid >= 1 && launch.shared_bytes <= gpu.shared_optin_bytes, "{launch:?}");
+                }
+            }
+        }
+    }
+}
+
+/// One radius for all heads needs one table; what is not wanted is not launched.
+#[test]
+fn tiles_compute_only_what_is_wanted() {
+    let op = Gaussian::new(GaussianConfig { kernel: Kernel::Linear, ..Default::default() }).unwrap();
+    let shape = [2, 3, 8, 8, 8];
+    let shared = ForwardProblem { sigma: [1].into(), ..ForwardProblem::contiguous(shape, DType::F16) };
+    assert_eq!(op.plan_fwd(&shared, &Gpu::SM80).unwrap().workspace_bytes, 8 * 8 * 4);
+    let both = BackwardProblem::contiguous(shape, DType::F16);
+    for (dv, dsigma, want) in [
+        (both.dv, None, &["gaussian_fwd_tile_norm_f32", "gaussian_fwd_tile_f16"][..]),
+        (
+            None,
+            both.dsigma,
+            &["gaussian_fwd_tile_norm_f32", "gaussian_bwd_tile_f16", "gaussian_bwd_sum_f32"][..],
+        ),
+        (None, None, &[][..]),
+    ] {
+        let plan = op.plan_bwd(&BackwardProblem { dv, dsigma, ..both }, &Gpu::SM80).unwrap();
+        assert_eq!(plan.launches.iter().map(|launch| launch.kernel).collect::<Vec<_>>(), want);
+    }
 }
 
 #[test]
@@ -128,4 +167,6 @@ fn cost_counts_what_the_mathematics_needs() {
     let dense = GaussianConfig { kernel: Kernel::Cauchy, ..Default::default() };
     let cost = Gaussian::new(dense).unwrap().forward_cost(shape, DType::F16);
     assert_eq!((cost.flops, cost.exps), (2 * elements * 5 * 7, 0));
+    let cost = Gaussian::new(dense).unwrap().backward_cost(shape, DType::F16);
+    assert_eq!(cost.flops, 2 * 2 * elements * 5 * 7);
 }

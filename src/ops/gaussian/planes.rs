@@ -192,7 +192,7 @@ fn backward_with(
     };
     let mut launches = vec![Launch::new(kernel, shared.grid()?, shared.bytes(), &params)];
     if let (Some(dsigma), Some(partials)) = (&problem.dsigma, partials) {
-        launches.push(sum(config, problem, dsigma, partials, i64::from(shared.slices))?);
+        launches.push(sum(config, problem, map.b, dsigma, partials, i64::from(shared.slices))?);
     }
     scratch.plan(launches)
 }
