@@ -22,10 +22,11 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// A part of so many bytes. Sums that do not fit 64 bits are refused by [`Arena::plan`].
-    pub fn take(&mut self, bytes: usize) -> Ptr {
+    /// A part of so many bytes. Sizes that do not fit 64 bits are refused by [`Arena::plan`].
+    pub fn take(&mut self, bytes: impl TryInto<u64>) -> Ptr {
         let at = self.bytes;
-        self.bytes = at.saturating_add((bytes as u64).checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX));
+        let aligned = bytes.try_into().ok().and_then(|bytes| bytes.checked_next_multiple_of(ALIGN));
+        self.bytes = at.saturating_add(aligned.unwrap_or(u64::MAX));
         Ptr::workspace(at.min(WORKSPACE_MAX))
     }
 
@@ -55,7 +56,7 @@ pub(super) fn grid(op: &'static str, blocks: impl TryInto<u32> + Copy + std::fmt
 pub(super) fn launch<P: Params>(
     op: &'static str,
     kernel: &'static str,
-    blocks: usize,
+    blocks: impl TryInto<u32> + Copy + std::fmt::Display,
     params: &P,
 ) -> Result<Launch> {
     let shared_bytes = find(kernel).map_or(0, |entry| entry.shared_bytes);

@@ -1,10 +1,11 @@
 //! Plans of the passes over lines: any map, one axis at a time, through a scratch chunk that is used again and again.
 
 use super::params::{BwdLineParams, BwdSumParams, LineParams, NormParams, Strides};
-use super::plan::{BackwardProblem, ForwardProblem, Map, grid, launch, radius, rounding};
+use super::plan::{BackwardProblem, ForwardProblem, Map, OP, radius, rounding};
 use crate::config::gaussian::{GaussianConfig, Norm};
+use crate::ops::planning::{Arena, grid, launch};
 use crate::plan::Ptr;
-use crate::{DType, Error, Gaussian, Launch, Layout, Plan, Result};
+use crate::{DType, Launch, Layout, Plan, Result};
 
 /// The axis that a pass sums along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,8 +16,6 @@ pub(super) enum Along {
 
 /// Bytes of an intermediate that stay in the L2 cache of every class until the next pass reads them.
 const SCRATCH_BYTES: i64 = 16 << 20;
-/// Alignment of the parts of a workspace.
-const ALIGN: u64 = 256;
 const SECTOR_BYTES: i32 = 32;
 
 // Constants of `kernels/gaussian_line.cuh` and its kernels.
@@ -26,26 +25,6 @@ const QUAD: i32 = 4;
 const COLUMNS_F32: i64 = 32;
 const COLUMNS_16: i64 = 8;
 const COLUMNS_BWD: i64 = 16;
-
-/// The part of a workspace that was handed out.
-#[derive(Default)]
-pub(super) struct Scratch {
-    bytes: u64,
-}
-impl Scratch {
-    pub fn take(&mut self, bytes: i64) -> Ptr {
-        let at = self.bytes;
-        self.bytes += bytes.unsigned_abs().next_multiple_of(ALIGN);
-        Ptr::workspace(at)
-    }
-
-    pub fn plan(self, launches: Vec<Launch>) -> Result<Plan> {
-        let too_large =
-            |_| Error::unsupported(Gaussian::NAME, "the workspace is larger than this machine's memory");
-        let workspace_bytes = usize::try_from(self.bytes).map_err(too_large)?;
-        Ok(Plan { launches, workspace_bytes })
-    }
-}
 
 /// A part of the work whose intermediate fits the scratch: planes, channels, and outputs of the first pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +150,7 @@ struct Tables {
 const NO_FACTOR: i64 = -1;
 
 impl Tables {
-    fn new(scratch: &mut Scratch, map: &Map, radii: usize) -> Self {
+    fn new(scratch: &mut Arena, map: &Map, radii: usize) -> Self {
         let (y, x) = (i64::from(map.y), i64::from(map.x));
         let stride = 2 * (y + x) + 1;
         let at = scratch.take(radii as i64 * stride * 4);
@@ -196,7 +175,7 @@ impl Tables {
             rounding: rounding(what.weights),
             pad: 0,
         };
-        Ok(launch("gaussian_fwd_norm_f32", grid(sigma.shape[0] as i128)?, &params))
+        launch(OP, "gaussian_fwd_norm_f32", sigma.shape[0] as i128, &params)
     }
 }
 
@@ -233,7 +212,7 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    fn launches(&self, scratch: &mut Scratch) -> Result<Vec<Launch>> {
+    fn launches(&self, scratch: &mut Arena) -> Result<Vec<Launch>> {
         let (src, dst) = (self.src, self.dst);
         let planes = self.map.planes();
         if self.map.y == 1 {
@@ -318,7 +297,7 @@ impl Product<'_> {
         };
         let units = (chunk.channels + unit - 1) / unit;
         let blocks = blocks(num_out, num_lines, units, columns) * i128::from(chunk.num_bh);
-        Ok(launch(kernel, grid(blocks)?, &params))
+        launch(OP, kernel, blocks, &params)
     }
 }
 
@@ -330,7 +309,7 @@ fn blocks(outs: i32, lines: i32, per_line: i32, columns: i64) -> i128 {
 }
 
 pub(super) fn forward(config: &GaussianConfig, problem: &ForwardProblem, map: &Map) -> Result<Plan> {
-    let mut scratch = Scratch::default();
+    let mut scratch = Arena::default();
     let tables = Tables::new(&mut scratch, map, problem.sigma.shape[0]);
     let direction = Direction { is_backward: false, weights: problem.dtype };
     let mut launches = vec![tables.launch(config, map, &problem.sigma, direction)?];
@@ -347,7 +326,7 @@ pub(super) fn forward(config: &GaussianConfig, problem: &ForwardProblem, map: &M
         along_x: by_position(tables.second),
     };
     launches.extend(product.launches(&mut scratch)?);
-    scratch.plan(launches)
+    scratch.plan(OP, launches)
 }
 
 const D_O: Ptr = Ptr::operand(2);
@@ -364,7 +343,7 @@ pub(super) fn backward(config: &GaussianConfig, problem: &BackwardProblem, map: 
 
 /// `dv = Aᵀ d_o` alone.
 fn backward_v(config: &GaussianConfig, problem: &BackwardProblem, map: &Map, dv: &Layout<5>) -> Result<Plan> {
-    let mut scratch = Scratch::default();
+    let mut scratch = Arena::default();
     let tables = Tables::new(&mut scratch, map, problem.sigma.shape[0]);
     let direction = Direction { is_backward: true, weights: problem.dtype };
     let mut launches = vec![tables.launch(config, map, &problem.sigma, direction)?];
@@ -381,7 +360,7 @@ fn backward_v(config: &GaussianConfig, problem: &BackwardProblem, map: &Map, dv:
         along_x: Factors { pre, post_line: tables.first, ..Factors::NONE },
     };
     launches.extend(product.launches(&mut scratch)?);
-    scratch.plan(launches)
+    scratch.plan(OP, launches)
 }
 
 /// Both gradients, in f32 arithmetic for every element type: two passes with two intermediates, then the sum of partials.
@@ -391,7 +370,7 @@ fn backward_both(
     map: &Map,
     dsigma: &Layout<1>,
 ) -> Result<Plan> {
-    let mut scratch = Scratch::default();
+    let mut scratch = Arena::default();
     let tables = Tables::new(&mut scratch, map, problem.sigma.shape[0]);
     let direction = Direction { is_backward: true, weights: DType::F32 };
     let mut launches = vec![tables.launch(config, map, &problem.sigma, direction)?];
@@ -407,7 +386,7 @@ fn backward_both(
     let quads = |chunk: &Chunk| (chunk.channels + QUAD - 1) / QUAD;
     let col_blocks = |chunk: &Chunk| blocks(map.y, chunk.num_out, quads(chunk), COLUMNS_BWD);
     let partials_bh: i128 = cut.chunks(map, 0, 1).iter().map(col_blocks).sum();
-    let partials_bh = i64::from(grid(partials_bh)?);
+    let partials_bh = i64::from(grid(OP, partials_bh)?);
     let partials = scratch.take(partials_bh * i64::from(map.planes()) * 4);
 
     let common = BwdLineParams {
@@ -452,7 +431,7 @@ fn backward_both(
                 ..common
             };
             let row_blocks = blocks(chunk.num_out, map.y, quads(&chunk), COLUMNS_BWD);
-            launches.push(launch(row, grid(row_blocks * i128::from(num_bh))?, &params));
+            launches.push(launch(OP, row, row_blocks * i128::from(num_bh), &params)?);
             let here = |layout| from_line(map.strides(layout, Along::Y, chunk.channel), chunk.first_out);
             let params = BwdLineParams {
                 in_at: here(&problem.v),
@@ -464,12 +443,12 @@ fn backward_both(
                 first_partial,
                 ..common
             };
-            launches.push(launch(col, grid(col_blocks(&chunk) * i128::from(num_bh))?, &params));
-            first_partial += i64::from(grid(col_blocks(&chunk))?);
+            launches.push(launch(OP, col, col_blocks(&chunk) * i128::from(num_bh), &params)?);
+            first_partial += i64::from(grid(OP, col_blocks(&chunk))?);
         }
     }
     launches.push(sum(config, problem, map.b, dsigma, partials, partials_bh)?);
-    scratch.plan(launches)
+    scratch.plan(OP, launches)
 }
 
 /// `dsigma` from the partial sums of `[b, h]` planes; `b` is 1 where partials are sums over images, too.
@@ -491,7 +470,7 @@ pub(super) fn sum(
         b,
         heads,
     };
-    Ok(launch("gaussian_bwd_sum_f32", grid(dsigma.shape[0] as i128)?, &params))
+    launch(OP, "gaussian_bwd_sum_f32", dsigma.shape[0] as i128, &params)
 }
 
 /// An empty map: the gradient of sigma is 0, and there is nothing else.

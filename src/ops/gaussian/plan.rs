@@ -4,9 +4,11 @@ use super::lines::{self, Along};
 use super::params::{Radius, Strides};
 use super::{planes, tiles};
 use crate::config::gaussian::{GaussianConfig, Kernel};
-use crate::kernel::find;
-use crate::plan::{Params, Ptr};
-use crate::{Cost, DType, Error, Gaussian, Gpu, Launch, Layout, Plan, Result};
+use crate::ops::planning::check_contiguous;
+use crate::plan::Ptr;
+use crate::{Cost, DType, Error, Gaussian, Gpu, Layout, Plan, Result};
+
+pub(super) const OP: &str = Gaussian::NAME;
 
 /// A forward call: element type and layouts. Operands: 0 v, 1 sigma, 2 o.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +89,7 @@ impl Map {
 }
 
 fn size(arg: &'static str, n: usize, what: &str) -> Result<i32> {
-    i32::try_from(n).map_err(|_| Error::input(Gaussian::NAME, arg, format!("of less than 2³¹ {what}"), n))
+    i32::try_from(n).map_err(|_| Error::input(OP, arg, format!("of less than 2³¹ {what}"), n))
 }
 
 /// 32-bit offsets, with room for a tile that begins inside and ends beyond.
@@ -95,21 +97,13 @@ const PLANE_ELEMENTS_MAX: i128 = i32::MAX as i128 - 255;
 
 /// Kernels want channels next to each other, and 32-bit offsets inside a plane of one image and head.
 fn check_plane(arg: &'static str, layout: &Layout<5>) -> Result<()> {
-    if layout.shape[4] > 1 && layout.strides[4] != 1 {
-        return Err(Error::unsupported(
-            Gaussian::NAME,
-            format!(
-                "on Cuda the channels of `{arg}` must be contiguous, their stride is {}",
-                layout.strides[4]
-            ),
-        ));
-    }
+    check_contiguous(OP, arg, layout)?;
     let reach = |i: usize| (layout.shape[i] as i128 - 1) * (layout.strides[i] as i128).abs();
     let span = reach(2) + reach(3) + layout.shape[4] as i128;
     let count = layout.shape[2..].iter().map(|&n| n as i128).product::<i128>();
     if span.max(count) > PLANE_ELEMENTS_MAX {
         let want = "of planes [y, x, d] that span less than 2³¹ − 255 elements";
-        return Err(Error::input(Gaussian::NAME, arg, want, format!("{}", span.max(count))));
+        return Err(Error::input(OP, arg, want, format!("{}", span.max(count))));
     }
     Ok(())
 }
@@ -136,18 +130,6 @@ pub(super) fn rounding(dtype: DType) -> i32 {
         DType::F16 => 1,
         DType::Bf16 => 2,
     }
-}
-
-/// A launch of an entry with all the shared memory that it exports.
-pub(super) fn launch<P: Params>(kernel: &'static str, grid: u32, params: &P) -> Launch {
-    Launch::new(kernel, grid, find(kernel).map_or(0, |entry| entry.shared_bytes), params)
-}
-
-/// Blocks of a launch.
-pub(super) fn grid(blocks: i128) -> Result<u32> {
-    u32::try_from(blocks).ok().filter(|&n| n <= i32::MAX.unsigned_abs()).ok_or_else(|| {
-        Error::unsupported(Gaussian::NAME, format!("{blocks} blocks are more than the 2³¹ − 1 of one launch"))
-    })
 }
 
 pub(super) fn forward(config: &GaussianConfig, problem: &ForwardProblem, gpu: &Gpu) -> Result<Plan> {

@@ -85,7 +85,7 @@ fn channels_that_are_not_contiguous_are_refused() {
     let mut problem = ForwardProblem::contiguous([1, 1, 4, 4, 8], DType::F32);
     problem.v = Layout::contiguous([1, 1, 8, 4, 4]).permute([0, 1, 3, 4, 2]).unwrap();
     let error = Gaussian::default().plan_fwd(&problem, &Gpu::SM80).unwrap_err();
-    let want = "gaussian: on Cuda the channels of `v` must be contiguous, their stride is 16";
+    let want = "gaussian: `v` with 16 elements from channel to channel; only 1";
     assert_eq!(error.to_string(), want);
 }
 

@@ -1,9 +1,10 @@
 //! Plans of the passes over planes: maps that fit in shared memory, in one launch.
 
-use super::lines::{Along, Scratch, sum};
+use super::lines::{Along, sum};
 use super::params::{BwdPlaneParams, Items, PlaneParams, Strides};
-use super::plan::{BackwardProblem, ForwardProblem, Map, grid, radius};
+use super::plan::{BackwardProblem, ForwardProblem, Map, OP, radius};
 use crate::config::gaussian::{GaussianConfig, Norm};
+use crate::ops::planning::{Arena, grid};
 use crate::plan::Ptr;
 use crate::{DType, Gpu, Launch, Plan, Result};
 
@@ -102,6 +103,7 @@ impl Shared {
 
     fn grid(&self) -> Result<u32> {
         grid(
+            OP,
             (i128::from(self.items) + i128::from(self.items_per_block) - 1)
                 / i128::from(self.items_per_block),
         )
@@ -176,7 +178,7 @@ fn backward_with(
         DType::F16 => "gaussian_bwd_plane_f16",
         DType::Bf16 => "gaussian_bwd_plane_bf16",
     };
-    let mut scratch = Scratch::default();
+    let mut scratch = Arena::default();
     let partials = problem.dsigma.map(|_| scratch.take(i64::from(shared.items) * 4));
     let at = |layout| map.strides(layout, Along::X, 0);
     let params = BwdPlaneParams {
@@ -194,5 +196,5 @@ fn backward_with(
     if let (Some(dsigma), Some(partials)) = (&problem.dsigma, partials) {
         launches.push(sum(config, problem, map.b, dsigma, partials, i64::from(shared.slices))?);
     }
-    scratch.plan(launches)
+    scratch.plan(OP, launches)
 }

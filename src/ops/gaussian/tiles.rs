@@ -1,9 +1,10 @@
 //! Plans of the kernels that are not separable: weights tile by tile, shared by all images and channels of a head.
 
-use super::lines::{Along, Scratch, sum};
+use super::lines::{Along, sum};
 use super::params::{BwdTileParams, TileNormParams, TileParams, Tiles};
-use super::plan::{BackwardProblem, ForwardProblem, Map, grid, launch, radius, rounding};
+use super::plan::{BackwardProblem, ForwardProblem, Map, OP, radius, rounding};
 use crate::config::gaussian::{GaussianConfig, Norm};
+use crate::ops::planning::{Arena, grid, launch};
 use crate::plan::Ptr;
 use crate::{DType, Launch, Layout, Plan, Result};
 
@@ -18,7 +19,7 @@ fn tiles(map: &Map, dtype: DType) -> Result<Tiles> {
     let up = |n: i32, by: i32| n / by + i32::from(n % by != 0);
     let units = up(map.d, unit);
     // As few as blocks of a launch, by the same limit.
-    let columns = grid(i128::from(map.b) * i128::from(units))?.cast_signed();
+    let columns = grid(OP, i128::from(map.b) * i128::from(units))?.cast_signed();
     Ok(Tiles {
         y: map.y,
         x: map.x,
@@ -58,7 +59,7 @@ impl Factors {
         sigma: &Layout<1>,
         (tiles, dtype): (&Tiles, DType),
         wants_mean: bool,
-        (scratch, launches): (&mut Scratch, &mut Vec<Launch>),
+        (scratch, launches): (&mut Arena, &mut Vec<Launch>),
     ) -> Result<Self> {
         if config.norm == Norm::None {
             return Ok(Self::NONE);
@@ -74,8 +75,8 @@ impl Factors {
             rounding: rounding(dtype),
             pad: 0,
         };
-        let blocks = grid(tiles.of_map() * sigma.shape[0] as i128)?;
-        launches.push(launch("gaussian_fwd_tile_norm_f32", blocks, &params));
+        let blocks = grid(OP, tiles.of_map() * sigma.shape[0] as i128)?;
+        launches.push(launch(OP, "gaussian_fwd_tile_norm_f32", blocks, &params)?);
         Ok(Self { inverse, mean })
     }
 }
@@ -113,12 +114,12 @@ impl Product<'_> {
             scales_inputs: self.is_transposed.into(),
             pad: 0,
         };
-        Ok(launch(kernel, grid(tiles.blocks() * i128::from(map.h))?, &params))
+        launch(OP, kernel, tiles.blocks() * i128::from(map.h), &params)
     }
 }
 
 pub(super) fn forward(config: &GaussianConfig, problem: &ForwardProblem, map: &Map) -> Result<Plan> {
-    let (mut scratch, mut launches) = (Scratch::default(), Vec::new());
+    let (mut scratch, mut launches) = (Arena::default(), Vec::new());
     let tiles = tiles(map, problem.dtype)?;
     let out = (&mut scratch, &mut launches);
     let factors = Factors::new(config, &problem.sigma, (&tiles, problem.dtype), false, out)?;
@@ -129,7 +130,7 @@ pub(super) fn forward(config: &GaussianConfig, problem: &ForwardProblem, map: &M
         is_transposed: false,
     };
     launches.push(product.launch(config, &problem.sigma, map, &tiles, &factors)?);
-    scratch.plan(launches)
+    scratch.plan(OP, launches)
 }
 
 /// `dv` is the product with the transpose; `dsigma` sums over all pairs of pixels on its own.
@@ -137,7 +138,7 @@ pub(super) fn backward(config: &GaussianConfig, problem: &BackwardProblem, map: 
     if problem.dv.is_none() && problem.dsigma.is_none() {
         return Ok(Plan::default());
     }
-    let (mut scratch, mut launches) = (Scratch::default(), Vec::new());
+    let (mut scratch, mut launches) = (Arena::default(), Vec::new());
     let tiles = tiles(map, problem.dtype)?;
     let out = (&mut scratch, &mut launches);
     let wants_mean = problem.dsigma.is_some();
@@ -157,7 +158,7 @@ pub(super) fn backward(config: &GaussianConfig, problem: &BackwardProblem, map: 
             DType::F16 => "gaussian_bwd_tile_f16",
             DType::Bf16 => "gaussian_bwd_tile_bf16",
         };
-        let blocks = grid(tiles.blocks() * i128::from(map.h))?;
+        let blocks = grid(OP, tiles.blocks() * i128::from(map.h))?;
         let partials = scratch.take(i64::from(blocks) * size_of::<f32>() as i64);
         let params = BwdTileParams {
             radius: radius(config, &problem.sigma),
@@ -170,8 +171,8 @@ pub(super) fn backward(config: &GaussianConfig, problem: &BackwardProblem, map: 
             d_o_at: map.strides(&problem.d_o, Along::X, 0),
             tiles,
         };
-        launches.push(launch(kernel, blocks, &params));
+        launches.push(launch(OP, kernel, blocks, &params)?);
         launches.push(sum(config, problem, 1, dsigma, partials, i64::from(blocks) / i64::from(map.h))?);
     }
-    scratch.plan(launches)
+    scratch.plan(OP, launches)
 }
