@@ -54,6 +54,16 @@ struct Norm {
 };
 static_assert(sizeof(Norm) == 104, "change src/ops/axial/params.rs together with this");
 
+// What gsa adds: queries · summary, where the summary [b, h, d, e] of keys and values is f32 and contiguous; null: nothing.
+struct Summary {
+  float const* data;
+  int32_t heads;
+  int32_t rows;               // in shared memory at a time: d up to a whole grain, or fewer grains
+  int32_t norms_queries;      // whether queries are first their softmax over channels
+  int32_t _pad;
+};
+static_assert(sizeof(Summary) == 24, "change src/ops/axial/params.rs together with this");
+
 // The work of a launch: blocks count (head, groups of lines, tiles), tiles fastest.
 struct Lines {
   int32_t axis;               // pixels of a line

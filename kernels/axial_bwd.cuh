@@ -109,20 +109,6 @@ __device__ __forceinline__ void load_gradient(uint32_t s_tile, AxialBwdParams co
   });
 }
 
-// load_unit of memory that this launch writes.
-template <class T>
-__device__ __forceinline__ uint4 load_written(T const* pixel, int channel, prim::Channels channels) {
-  if (channels.wide) {
-    return *reinterpret_cast<uint4 const*>(pixel + channel);
-  }
-  float x[prim::kUnit<T>];
-#pragma unroll
-  for (int i = 0; i < prim::kUnit<T>; ++i) {
-    x[i] = channel + i < channels.count ? prim::to_float(pixel[channel + i]) : 0.f;
-  }
-  return prim::pack_unit<T>(x);
-}
-
 // What a thread of a block is, in every part of the kernel.
 template <class T, int D>
 struct BwdPlace {
@@ -363,15 +349,7 @@ __device__ __forceinline__ void bwd(AxialBwdParams const& p) {
             T* const pixel = pixel_of<T>(p.dq, block.hi, r);
             uint4 unit = prim::load_shared_unit(unit_at<T, D>(place.s_v, row, channel / prim::kUnit<T>));
             if (p.adds_dq) {
-              float x[prim::kUnit<T>];
-              float there[prim::kUnit<T>];
-              prim::unpack_unit<T>(x, unit);
-              prim::unpack_unit<T>(there, load_written(pixel, channel, channels));
-#pragma unroll
-              for (int i = 0; i < prim::kUnit<T>; ++i) {
-                x[i] += there[i];
-              }
-              unit = prim::pack_unit<T>(x);
+              unit = prim::sum_of_units<T>(unit, prim::load_written(pixel, channel, channels));
             }
             prim::store_unit(pixel, channel, channels, unit);
           }

@@ -1,24 +1,27 @@
-// axial_fwd — one layer along columns or rows: o_i = Σ_j (q_i · r[j − i]) v_j, without softmax; batch norm of v if wanted.
+// axial_fwd — one layer along columns or rows: o_i = Σ_j (q_i · r[j − i]) v_j, without softmax; batch norm of v if wanted; for
+// gsa plus the other branch, q̂_i · summary.
 //
 // Work      a block holds one tile of queries of a few lines of one head; a warp a grain of queries (f32: half their channels)
 // Reads     q once; v once per tile of queries that reaches it (lines of at most 64 pixels, f32 32: once); the table once per
 //           block, or as often as v
 // Writes    o once; or, instead of it or with it, mean and squared deviation of every channel once per block
-// Shared    FwdSmem<T, D>, size exported as <entry>_smem_bytes
+// Shared    FwdSmem<T, D>, and behind it, for gsa, the summary in T, or as much of it as the plan finds room for
 // Numerics  sums f32; with 16-bit elements the weights q·r and the normalised v are rounded to T before they meet; statistics
-//           are of the f32 sums, before o is rounded; the sum of a long line stays on the tensor core, which truncates
-// Mirrors   src/reference/axial.rs::forward, launched by src/ops/axial/forward.rs
+//           are of the f32 sums, before o is rounded; the sum of a long line stays on the tensor core, which truncates. gsa:
+//           the summary and queries after softmax are rounded to T; both branches are one f32 sum, rounded once
+// Mirrors   src/reference/axial.rs::forward and gsa.rs::forward, launched by src/ops/axial/forward.rs
 #include "axial_tile.cuh"
 
 struct AxialFwdParams {
   axial::Map q, v, o;        // o.data null: statistics alone
   axial::Table table;
   axial::Norm norm;          // of v
+  axial::Summary summary;
   float* partials;           // null: none; else [blocks of the launch][1 + 2·e]: count, means, deviations
   axial::Lines lines;
   int32_t _pad;
 };
-static_assert(sizeof(AxialFwdParams) == 352, "AxialFwdParams: change src/ops/axial/params.rs together with this");
+static_assert(sizeof(AxialFwdParams) == 376, "AxialFwdParams: change src/ops/axial/params.rs together with this");
 
 namespace axial {
 
@@ -38,6 +41,12 @@ struct FwdSmem {
   float deviation[Shape<T, D>::kGrains][D];
   float count[Shape<T, D>::kGrains];
 };
+
+// Where the summary lies in shared memory.
+template <class T, int D>
+constexpr int kSummaryAt = prim::round_up(int(sizeof(FwdSmem<T, D>)), kLineBytes);
+static_assert(kSummaryAt<float, 64> == 39296 && kSummaryAt<float, 128> == 73856, "change src/ops/axial/forward.rs with this");
+static_assert(kSummaryAt<__half, 64> == 44928 && kSummaryAt<__half, 128> == 80512, "change src/ops/axial/forward.rs with this");
 
 // Statistics of a warp's queries, into its grain's row.
 template <class T, int D, int kGroups>
@@ -81,6 +90,50 @@ __device__ __forceinline__ void statistics(float const (&acc)[2 * kGroups][4], b
   }
 }
 
+// Sums of a group of lines, plus their queries · summary. Lines may be of several images, each of which has a summary; the one
+// in shared memory, if it is there whole, is that of image `held`, and serves later groups. Queries are normalised in place.
+template <class T, int D, int kGroups>
+__device__ __forceinline__ void add_content(float (&acc)[2 * kGroups][4], AxialFwdParams const& p, uint32_t s_q, uint32_t s_summary,
+                                            int hi, int group, int grain, int first_channel, int& held) {
+  constexpr int kSplit = kFwdWarps / Shape<T, D>::kGrains;
+  Lines const& l = p.lines;
+  Summary const& summary = p.summary;
+  int const ep = prim::round_up(l.e, prim::Matrix<T>::kColumns);
+  prim::Matrix<T> const matrix{s_summary, prim::Matrix<T>::pitch_of(ep)};
+  if (summary.norms_queries) {
+    if constexpr (kSplit == 1) {
+      normalise_rows<T, D>(s_q, grain * kGrain, l.d);
+      normalise_rows<T, D>(s_q, grain * kGrain + 8, l.d);
+      __syncwarp();      // sync: the warp's queries are normalised
+    } else {
+      normalise_rows<T, D>(s_q, prim::warp_of_block() * 8, l.d);
+      __syncthreads();   // sync: the queries of the warps that share a grain are normalised
+    }
+  }
+  int const lines = Shape<T, D>::kGrains >> l.log2_grains;
+  int const first_line = group * lines;
+  int const line = first_line + (grain >> l.log2_grains);
+  int const own = line < l.lines ? l.per_image.quotient(line) : -1;
+  int const last = l.per_image.quotient(min(first_line + lines, l.lines) - 1);
+#pragma unroll 1
+  for (int image = l.per_image.quotient(first_line); image <= last; ++image) {
+#pragma unroll 1
+    for (int first = 0; first < l.d; first += summary.rows) {
+      if (image != held || summary.rows < l.d) {
+        int64_t const row = (int64_t(l.first_image + image) * summary.heads + hi) * l.d + first;
+        int const rows = min(summary.rows, prim::round_up(l.d, kGrain) - first);
+        __syncthreads();   // sync: what is there of the summary read before it is overwritten
+        matrix.fill(summary.data + row * l.e, l.e, l.d - first, l.e, rows, ep, 1.f);
+        __syncthreads();   // sync: the summary is there
+        held = image;
+      }
+      if (image == own) {
+        rows_by_matrix<T, D, kGroups>(acc, s_q, grain * kGrain, first, min(summary.rows, l.d - first), matrix, first_channel, l.e);
+      }
+    }
+  }
+}
+
 template <class T, int D>
 __device__ __forceinline__ void fwd(AxialFwdParams const& p) {
   constexpr int kRows = Shape<T, D>::kRows;
@@ -116,6 +169,7 @@ __device__ __forceinline__ void fwd(AxialFwdParams const& p) {
 
   // ---- Main loop: groups of lines, tiles of keys ----------------------------------------------------------------------
   Moments moments{0.f, 0.f, 0.f};
+  int held = -1;   // image whose summary is in shared memory
 #pragma unroll 1
   for (int group = block.first_group; group < block.end_group; ++group) {
     load_tile<T, D, kFwdThreads>(s_q, p.q, l.d, l, block.hi, group, first_query);
@@ -171,6 +225,11 @@ __device__ __forceinline__ void fwd(AxialFwdParams const& p) {
       __syncthreads();   // sync: q, v, the offsets and the weights read before they are overwritten
     }
 
+    if (p.summary.data != nullptr) {
+      uint32_t const s_summary = prim::shared_address(&smem) + kSummaryAt<T, D>;
+      add_content<T, D, kGroups>(acc, p, s_q, s_summary, block.hi, group, grain, first_channel, held);
+    }
+
     // ---- Store ------------------------------------------------------------------------------------------------------
     if (p.o.data != nullptr) {
       stage<T, D, kGroups>(acc, s_v, grain * kGrain, first_channel, l.e);
@@ -212,7 +271,7 @@ __device__ __forceinline__ void fwd(AxialFwdParams const& p) {
 }  // namespace axial
 
 #define AXIAL_FWD(name, T, D, kMinBlocks)                                           \
-  ENTRY_SMEM(name, sizeof(axial::FwdSmem<T, D>));                                   \
+  ENTRY_SMEM(name, prim::kSharedSm90);                                              \
   extern "C" __global__ void __launch_bounds__(axial::kFwdThreads, kMinBlocks)      \
       name(__grid_constant__ AxialFwdParams const p) {                              \
     axial::fwd<T, D>(p);                                                            \

@@ -1,12 +1,14 @@
 // axial_fwd_map — both layers in one launch, columns, batch norm with given statistics, rows: the values of a whole map stay in
-// shared memory, a slice of channels at a time.
+// shared memory, a slice of channels at a time. For gsa plus the other branch, q̂ · summary.
 //
 // Work      a block holds one slice of channels of one image and head; two warps a grain of queries; every slice makes the
 //           weights anew
 // Reads     v once; q twice for every slice, tables twice: from L2 after the first time
 // Writes    o once; what lies between the layers, if wanted
-// Shared    MapSmem and the map after it, all that a block of the largest GPU may have; the plan asks for what it needs
-// Numerics  as axial_fwd: sums f32; weights, and what lies between the layers before and after batch norm, rounded to T
+// Shared    MapSmem, the map after it, and for gsa the slice of the summary behind that; all that a block of the largest GPU may
+//           have, the plan asks for what it needs
+// Numerics  as axial_fwd: sums f32; weights, and what lies between the layers before and after batch norm, rounded to T; for gsa
+//           the summary and queries after softmax too, and both branches are one f32 sum, rounded once
 // Mirrors   src/reference/axial.rs::forward, launched by src/ops/axial/map.rs
 #include "axial_tile.cuh"
 
@@ -14,13 +16,14 @@ struct AxialFwdMapParams {
   axial::Map q, v, y, o;             // as columns walk them; y.data null: not wanted
   axial::Table columns, rows;
   axial::Norm norm;                  // weight.data null: none
+  axial::Summary summary;
   axial::Lines along_columns, along_rows;   // of one image and head
   int32_t heads;
   int32_t slices;                    // of channels
   int32_t log2_units;                // of 16 bytes, of a slice
   int32_t pitch;                     // pixels from row to row of the map in shared memory: 1 more than a multiple of 8
 };
-static_assert(sizeof(AxialFwdMapParams) == 496, "AxialFwdMapParams: change src/ops/axial/params.rs together with this");
+static_assert(sizeof(AxialFwdMapParams) == 520, "AxialFwdMapParams: change src/ops/axial/params.rs together with this");
 
 namespace axial {
 
@@ -134,6 +137,15 @@ __device__ __forceinline__ void fwd_map(AxialFwdMapParams const& p) {
   if (has_norm) {
     smem.affine.fill(p.norm, hi, first_of_slice, e);
   }
+  bool const has_content = p.summary.data != nullptr;
+  int const of_slice = kUnit << p.log2_units;
+  prim::Matrix<T> const summary{pixels.s_map + (size_y * p.pitch << p.log2_units) * prim::kUnitBytes,
+                                prim::Matrix<T>::pitch_of(of_slice)};
+  if (has_content) {
+    int const total = p.along_columns.e;
+    int const d = p.along_columns.d;
+    summary.fill(p.summary.data + int64_t(plane) * d * total + first_of_slice, total, d, e, prim::round_up(d, kGrain), of_slice, 1.f);
+  }
 
   // ---- Main loop: layers, groups of lines -----------------------------------------------------------------------------
 #pragma unroll 1
@@ -175,6 +187,11 @@ __device__ __forceinline__ void fwd_map(AxialFwdMapParams const& p) {
         }
       }
       __syncthreads();   // sync: the weights of the warps that share a grain are there
+      bool const adds = !is_first && has_content;
+      if (adds && p.summary.norms_queries) {
+        normalise_rows<T, D>(s_q, warp * 8, l.d);
+        __syncthreads();   // sync: the queries of the warps that share a grain are normalised
+      }
 
       float acc[2 * kGroups][4];
       clear(acc);
@@ -185,16 +202,13 @@ __device__ __forceinline__ void fwd_map(AxialFwdMapParams const& p) {
         int const key = min(first + lane % 16, l.axis - 1);
         uint32_t a[4];
         prim::load_matrices(a, s_weights + (lane % 16 * Smem::kPitch + lane / 16 * 8 + first) * 2);
-#pragma unroll
-        for (int m = 0; m < kGroups; ++m) {
-          if (first_channel + 16 * m < e) {
-            int const unit = first_channel / 8 + 2 * m + lane / 16;
-            uint32_t b[4];
-            prim::load_matrices_transposed(b, is_first ? pixels.unit(key, line, unit) : pixels.unit(line, key, unit));
-            prim::mma<T>(acc[2 * m], a, b[0], b[1]);
-            prim::mma<T>(acc[2 * m + 1], a, b[2], b[3]);
-          }
-        }
+        add_products<T, kGroups>(acc, a, first_channel, e, [&](int m) {
+          int const unit = first_channel / 8 + 2 * m + lane / 16;
+          return is_first ? pixels.unit(key, line, unit) : pixels.unit(line, key, unit);
+        });
+      }
+      if (adds) {
+        rows_by_matrix<T, D, kGroups>(acc, s_q, grain * kGrain, 0, l.d, summary, first_channel, e);
       }
       __syncthreads();   // sync: the lines read before their results take their places
 

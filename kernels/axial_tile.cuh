@@ -2,8 +2,10 @@
 //
 //   rows_by_rows      c[j][0], [1]: row g of a with rows 8j + 2t, + 1 of b;  c[j][2], [3]: row g + 8 of a
 //   weights_by_rows   acc[2m], acc[2m + 1]: rows g (and g + 8) of the weights with channels `channel_of(m, ..)` of b
+//   rows_by_matrix    the same of rows of a tile, with those of a matrix
 #pragma once
 #include "axial.cuh"
+#include "prim/summary.cuh"
 
 namespace axial {
 
@@ -157,8 +159,52 @@ __device__ __forceinline__ int channel_of(int j, int t) {
   return sizeof(T) == 2 ? 8 * j + 2 * t : 4 * t + 2 * j;
 }
 
-// acc += 16×16 weights · 16 rows of b, in kGroups groups of 16 channels from `first_channel` on, those below `channels`.
-// `s_weights`: the weights' first; kTransposed: they lie the other way round (the sum runs over their rows).
+// acc += 16×16 weights `a` · 16 rows of b, in kGroups groups of 16 channels from `first_channel` on, those below `channels`.
+// `b_at(m)`: where this lane's row of the m-th group lies.
+template <class T, int kGroups, class At>
+__device__ __forceinline__ void add_products(float (&acc)[2 * kGroups][4], uint32_t const (&a)[4], int first_channel, int channels,
+                                             At b_at) {
+#pragma unroll
+  for (int m = 0; m < kGroups; ++m) {
+    if (first_channel + 16 * m < channels) {
+      uint32_t b[4];
+      prim::load_matrices_transposed(b, b_at(m));
+      prim::mma<T>(acc[2 * m], a, b[0], b[1]);
+      prim::mma<T>(acc[2 * m + 1], a, b[2], b[3]);
+    }
+  }
+}
+
+// The same of 16×4 weights in f32, of which `low` and `high` are this lane's rows; `b_at(m, i)`: where its quad of row i lies.
+template <int kGroups, class At>
+__device__ __forceinline__ void add_products(float (&acc)[2 * kGroups][4], float const (&low)[4], float const (&high)[4],
+                                             int first_channel, int channels, At b_at) {
+#pragma unroll
+  for (int m = 0; m < kGroups; ++m) {
+    if (first_channel + 16 * m < channels) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        float4 const b = load_shared_quad(b_at(m, i));
+        acc[2 * m][0] = fmaf(low[i], b.x, acc[2 * m][0]);
+        acc[2 * m][1] = fmaf(low[i], b.y, acc[2 * m][1]);
+        acc[2 * m + 1][0] = fmaf(low[i], b.z, acc[2 * m + 1][0]);
+        acc[2 * m + 1][1] = fmaf(low[i], b.w, acc[2 * m + 1][1]);
+        acc[2 * m][2] = fmaf(high[i], b.x, acc[2 * m][2]);
+        acc[2 * m][3] = fmaf(high[i], b.y, acc[2 * m][3]);
+        acc[2 * m + 1][2] = fmaf(high[i], b.z, acc[2 * m + 1][2]);
+        acc[2 * m + 1][3] = fmaf(high[i], b.w, acc[2 * m + 1][3]);
+      }
+    }
+  }
+}
+
+__device__ __forceinline__ void quad_of(float (&x)[4], uint32_t shared) {
+  float4 const quad = load_shared_quad(shared);
+  x[0] = quad.x, x[1] = quad.y, x[2] = quad.z, x[3] = quad.w;
+}
+
+// acc += 16×16 weights · 16 rows of a tile. `s_weights`: the weights' first; kTransposed: they lie the other way round (the sum
+// runs over their rows).
 template <class T, int D, int kPitch, bool kTransposed, int kGroups>
 __device__ __forceinline__ void weights_by_rows(float (&acc)[2 * kGroups][4], uint32_t s_weights, uint32_t s_b, int b_row,
                                                 int first_channel, int channels) {
@@ -171,15 +217,7 @@ __device__ __forceinline__ void weights_by_rows(float (&acc)[2 * kGroups][4], ui
       prim::load_matrices(a, s_weights + (lane % 16 * kPitch + lane / 16 * 8) * 2);
     }
     uint32_t const b_at = unit_at<T, D>(s_b, b_row + lane % 16, first_channel / 8 + lane / 16);
-#pragma unroll
-    for (int m = 0; m < kGroups; ++m) {
-      if (first_channel + 16 * m < channels) {
-        uint32_t b[4];
-        prim::load_matrices_transposed(b, further(b_at, 2 * m));
-        prim::mma<T>(acc[2 * m], a, b[0], b[1]);
-        prim::mma<T>(acc[2 * m + 1], a, b[2], b[3]);
-      }
-    }
+    add_products<T, kGroups>(acc, a, first_channel, channels, [&](int m) { return further(b_at, 2 * m); });
   } else {
     prim::Lane const at = prim::lane_of_warp();
 #pragma unroll 1
@@ -199,30 +237,50 @@ __device__ __forceinline__ void weights_by_rows(float (&acc)[2 * kGroups][4], ui
           asm volatile("ld.shared.f32 %0, [%1];" : "=f"(high[i]) : "r"(word + 8 * 4) : "memory");
         }
       } else {
-        float4 const a = load_shared_quad(s_weights + (at.g * kPitch + k) * 4);
-        float4 const b = load_shared_quad(s_weights + ((at.g + 8) * kPitch + k) * 4);
-        low[0] = a.x, low[1] = a.y, low[2] = a.z, low[3] = a.w;
-        high[0] = b.x, high[1] = b.y, high[2] = b.z, high[3] = b.w;
+        quad_of(low, s_weights + (at.g * kPitch + k) * 4);
+        quad_of(high, s_weights + ((at.g + 8) * kPitch + k) * 4);
       }
-#pragma unroll
-      for (int m = 0; m < kGroups; ++m) {
-        if (first_channel + 16 * m < channels) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            float4 const b = load_shared_quad(further(b_at[i], 4 * m));
-            acc[2 * m][0] = fmaf(low[i], b.x, acc[2 * m][0]);
-            acc[2 * m][1] = fmaf(low[i], b.y, acc[2 * m][1]);
-            acc[2 * m + 1][0] = fmaf(low[i], b.z, acc[2 * m + 1][0]);
-            acc[2 * m + 1][1] = fmaf(low[i], b.w, acc[2 * m + 1][1]);
-            acc[2 * m][2] = fmaf(high[i], b.x, acc[2 * m][2]);
-            acc[2 * m][3] = fmaf(high[i], b.y, acc[2 * m][3]);
-            acc[2 * m + 1][2] = fmaf(high[i], b.z, acc[2 * m + 1][2]);
-            acc[2 * m + 1][3] = fmaf(high[i], b.w, acc[2 * m + 1][3]);
-          }
-        }
-      }
+      add_products<kGroups>(acc, low, high, first_channel, channels, [&](int m, int i) { return further(b_at[i], 4 * m); });
     }
   }
+}
+
+// acc += `depth` channels of rows `row` .. + 16 of a tile, from `first_of_depth` on, · a matrix of as many rows.
+template <class T, int D, int kGroups>
+__device__ __forceinline__ void rows_by_matrix(float (&acc)[2 * kGroups][4], uint32_t s_a, int row, int first_of_depth, int depth,
+                                               prim::Matrix<T> const& matrix, int first_channel, int channels) {
+  constexpr int kUnit = prim::kUnit<T>;
+  if constexpr (sizeof(T) == 2) {
+    int const lane = threadIdx.x % prim::kWarp;
+    uint32_t b_at = matrix.unit(lane % 16, first_channel / kUnit + lane / 16);
+#pragma unroll 1
+    for (int k = 0; k < depth; k += kGrain) {
+      uint32_t a[4];
+      prim::load_matrices(a, unit_at<T, D>(s_a, row + lane % 16, (first_of_depth + k) / kUnit + lane / 16));
+      add_products<T, kGroups>(acc, a, first_channel, channels, [&](int m) { return b_at + 2 * m * prim::kUnitBytes; });
+      b_at += kGrain * matrix.pitch;
+    }
+  } else {
+    prim::Lane const at = prim::lane_of_warp();
+#pragma unroll 1
+    for (int k = 0; k < depth; k += prim::kQuad) {
+      float low[4];
+      float high[4];
+      uint32_t const a_at = unit_at<T, D>(s_a, row + at.g, (first_of_depth + k) / kUnit);
+      quad_of(low, a_at);
+      quad_of(high, a_at + 8 * Shape<T, D>::kRowBytes);
+      add_products<kGroups>(acc, low, high, first_channel, channels,
+                            [&](int m, int i) { return matrix.unit(k + i, first_channel / kUnit + at.t + 4 * m); });
+    }
+  }
+}
+
+// Softmax over the channels of rows `row` .. + 8 of a tile, in place, rounded to T.
+template <class T, int D>
+__device__ __forceinline__ void normalise_rows(uint32_t s_tile, int row, int count) {
+  auto const unit_of = [&](int unit) { return unit_at<T, D>(s_tile, row + int(threadIdx.x) % 8, unit); };
+  auto const softmax = prim::RowSoftmax::of<T>(count, unit_of);
+  prim::replace_row<T>(count, unit_of, [&](float x) { return softmax.weight(x); });
 }
 
 template <int kSize>

@@ -2,10 +2,10 @@
 //
 // Work      one block per run of positions of a (batch, head); its warps take 16 (f32: 8) positions at a time, each on its own
 // Reads     k, v once; dC once per block
-// Writes    dk, dv once
+// Writes    dk, dv once; for gsa dv is added to what is there
 // Shared    dC in T, and per warp one to three tiles of k and v; at most <entry>_smem_bytes
 // Numerics  products, softmax and sums f32; with 16-bit elements dC, divided as the summary was, and the weights, not divided,
-//           are rounded to T
+//           are rounded to T; a dv that is added is rounded before and after
 // Mirrors   src/reference/content.rs::backward, launched by src/ops/content/plan.rs::backward
 #include "content_rows.cuh"
 
@@ -23,8 +23,10 @@ struct ContentBwdKvParams {
   int32_t tile_bytes;              // of a tile
   int32_t own_bytes;               // of a warp: all its tiles
   int32_t warps;                   // that work: where memory is short not all
+  int32_t adds_dv;                 // to what is there
+  int32_t _pad;
 };
-static_assert(sizeof(ContentBwdKvParams) == 312, "ContentBwdKvParams: change src/ops/content/plan/params.rs together with this");
+static_assert(sizeof(ContentBwdKvParams) == 320, "ContentBwdKvParams: change src/ops/content/plan/params.rs together with this");
 
 namespace content {
 
@@ -84,7 +86,7 @@ __device__ __forceinline__ void bwd_kv(ContentBwdKvParams const& p) {
   for (int stage = 0; stage < p.stages - 1; ++stage) {
     copy(begin + stage * stride, stage);
   }
-  matrix.fill(p.dc + part.bh * p.d * p.e, p.d, p.e, matrix_rows, ep, 1.f);
+  matrix.fill(p.dc + part.bh * p.d * p.e, p.e, p.d, p.e, matrix_rows, ep, 1.f);
   for (int ci = threadIdx.x; ci < dp; ci += kRowThreads) {
     tops[ci] = ci < p.d ? __ldg(p.max + part.bh * p.d + ci) : 0.f;
     shifts[ci] = ci < p.d ? __ldg(p.shift + part.bh * p.d + ci) : 0.f;
@@ -127,7 +129,7 @@ __device__ __forceinline__ void bwd_kv(ContentBwdKvParams const& p) {
             });
           }
         }
-        direct.store(dk, channels_of(p.dk, p.d), column, columns, first, end);
+        direct.store(dk, channels_of(p.dk, p.d), column, columns, first, end, false);
       }
     }
     if (p.dv.data != nullptr) {
@@ -145,7 +147,7 @@ __device__ __forceinline__ void bwd_kv(ContentBwdKvParams const& p) {
         R sum;
         sum.start();
         sum.template multiply<false>(s_k, k_pitch, dp, matrix, column, columns);
-        sum.store(dv, channels_of(p.dv, p.e), column, columns, first, end);
+        sum.store(dv, channels_of(p.dv, p.e), column, columns, first, end, p.adds_dv);
       }
     }
     __syncwarp();    // sync: the tile read by all lanes before the next copy overwrites it

@@ -73,7 +73,7 @@ __device__ __forceinline__ void bwd_q(ContentBwdQParams const& p) {
   for (int stage = 0; stage < tiling.stages - 1; ++stage) {
     copy(tiling, p.queries, p.heads, tiles, stage, stage);
   }
-  matrix.fill(p.summary + part.bh * p.d * p.e, p.d, p.e, prim::round_up(p.d, kColumnBlock<T>), ep, p.shrink);
+  matrix.fill(p.summary + part.bh * p.d * p.e, p.e, p.d, p.e, prim::round_up(p.d, kColumnBlock<T>), ep, p.shrink);
   for (int ci = threadIdx.x; ci < dp; ci += kWarps * prim::kWarp) {
     sums[ci] = ci < p.d ? __ldg(p.sum + part.bh * p.d + ci) * p.shrink : 0.f;
   }
@@ -158,7 +158,7 @@ __device__ __forceinline__ void bwd_q(ContentBwdQParams const& p) {
       Part const here = part_of_block(p.queries, p.heads);
       Plane<T> const dq(p.dq, p.queries, here);
       direct.store(dq, channels_of(p.dq, p.d), patch_column, patch_columns, here.first + tile * tiling.tile + patch_row,
-                   here.first + here.count);
+                   here.first + here.count, false);
     }
     if (weighs && sums_up) {
       __syncthreads();   // sync: queries read before weights overwrite them

@@ -61,7 +61,7 @@ __device__ __forceinline__ void fwd_q(ContentFwdQParams const& p) {
   for (int stage = 0; stage < p.stages - 1; ++stage) {
     copy(begin + stage * stride, stage);
   }
-  matrix.fill(p.summary + part.bh * p.d * p.e, p.d, p.e, dp, ep, p.shrink);
+  matrix.fill(p.summary + part.bh * p.d * p.e, p.e, p.d, p.e, dp, ep, p.shrink);
   for (int ci = threadIdx.x; ci < dp; ci += kRowThreads) {
     sums[ci] = ci < p.d ? __ldg(p.sum + part.bh * p.d + ci) * p.shrink : 0.f;
   }
@@ -111,7 +111,7 @@ __device__ __forceinline__ void fwd_q(ContentFwdQParams const& p) {
           sum.scale(i, of_lane[i]);
         }
       }
-      sum.store(o, o_channels, column, columns, first, end);
+      sum.store(o, o_channels, column, columns, first, end, false);
     }
     __syncwarp();    // sync: the tile read by all lanes before the next copy overwrites it
     stage = stage + 1 == p.stages ? 0 : stage + 1;

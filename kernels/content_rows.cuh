@@ -2,52 +2,14 @@
 // multiplies positions of its own, so warps wait for nobody.
 #pragma once
 #include "content.cuh"
+#include "prim/summary.cuh"
 
 namespace content {
 
 constexpr int kRowWarps = 8;
 constexpr int kRowThreads = kRowWarps * prim::kWarp;
 
-// A d×e matrix in shared memory, in T. f32: no padding; the units of a row are swapped about by the row's quad, so that
-// neither reading along a row nor reading neighbouring quads of rows meets bank conflicts.
-template <class T>
-struct Matrix {
-  uint32_t bytes;   // address
-  int pitch;        // of a row
-
-  static constexpr bool kSwaps = sizeof(T) == sizeof(float);
-
-  static __device__ __forceinline__ int pitch_of(int ep) { return kSwaps ? ep * int(sizeof(T)) : content::pitch_of<T>(ep); }
-
-  __device__ __forceinline__ uint32_t unit(int row, int unit) const {
-    return bytes + row * pitch + (kSwaps ? unit ^ row / prim::kQuad % 8 : unit) * prim::kUnitBytes;
-  }
-
-  // From f32 numbers [d, e], times `by`; zeros up to whole blocks.
-  __device__ __forceinline__ void fill(float const* from, int d, int e, int dp, int ep, float by) const {
-    prim::Channels const channels = prim::channels_of<float>(from, e, e);
-    int const lane = threadIdx.x % prim::kWarp;
-    for (int ci = prim::warp_of_block(); ci < dp; ci += int(blockDim.x) / prim::kWarp) {
-      for (int i = lane; i < ep / prim::kUnit<T>; i += prim::kWarp) {
-        uint4 u = make_uint4(0, 0, 0, 0);
-        int const column = i * prim::kUnit<T>;
-        if (ci < d) {
-          float4 const a = column < e ? prim::load_quad(from + int64_t(ci) * e, column, channels) : float4{};
-          if constexpr (kSwaps) {
-            u = make_uint4(__float_as_uint(a.x * by), __float_as_uint(a.y * by), __float_as_uint(a.z * by),
-                           __float_as_uint(a.w * by));
-          } else {
-            int const next = column + prim::kQuad;
-            float4 const b = next < e ? prim::load_quad(from + int64_t(ci) * e, next, channels) : float4{};
-            u = make_uint4(prim::Pair<T>::pack(a.x * by, a.y * by), prim::Pair<T>::pack(a.z * by, a.w * by),
-                           prim::Pair<T>::pack(b.x * by, b.y * by), prim::Pair<T>::pack(b.z * by, b.w * by));
-          }
-        }
-        prim::store_shared_unit(unit(ci, i), u);
-      }
-    }
-  }
-};
+template <class T> using Matrix = prim::Matrix<T>;
 
 // Copies positions first … of a tensor into rows; those from `end` on become zeros.
 template <class T, int kRows>
@@ -63,59 +25,19 @@ __device__ __forceinline__ void copy_rows(unsigned char* rows, int pitch, prim::
   }
 }
 
-// Lanes l, l + 8, l + 16 and l + 24 have row l.
-__device__ __forceinline__ float row_sum(float x) {
-  x += __shfl_xor_sync(prim::kAllLanes, x, 8);
-  return x + __shfl_xor_sync(prim::kAllLanes, x, 16);
-}
-__device__ __forceinline__ float row_max(float x) {
-  x = fmaxf(x, __shfl_xor_sync(prim::kAllLanes, x, 8));
-  return fmaxf(x, __shfl_xor_sync(prim::kAllLanes, x, 16));
-}
-
-// What a row's queries need to become weights.
-struct QueryScale {
-  float top;       // softmax: their maximum
-  float inverse;   // softmax: 1 / Σ exp(q − top); linear: 1 / normaliser
-};
+// What a row's queries need to become weights: linear forms have no `top`, and in `inverse` 1 / normaliser.
+using QueryScale = prim::RowSoftmax;
 
 // Of this lane's row, at `s_row`; `s_sums`: the sums of the keys' weights, zeros up to whole blocks. `epsilon` as the sums.
 template <class T>
 __device__ __forceinline__ QueryScale query_scale(uint32_t s_row, int d, int form, float const* s_sums, float epsilon) {
-  constexpr int kPart = prim::kWarp / 8;   // lanes of a row
-  int const first = prim::fresh_lane() / 8;
-  int const units = prim::ceil_div(d, prim::kUnit<T>);
-  float x[prim::kUnit<T>];
-  QueryScale scale{0.f, 1.f};
+  auto const unit_of = [=](int unit) { return s_row + unit * prim::kUnitBytes; };
   if (form == kSoftmaxBoth) {
-    scale.top = kLowest;
-#pragma unroll 1
-    for (int unit = first; unit < units; unit += kPart) {
-      prim::unpack_unit<T>(x, prim::load_shared_unit(s_row + unit * prim::kUnitBytes));
-#pragma unroll
-      for (int i = 0; i < prim::kUnit<T>; ++i) {
-        scale.top = fmaxf(scale.top, unit * prim::kUnit<T> + i < d ? x[i] : kLowest);
-      }
-    }
-    scale.top = row_max(scale.top);
+    return QueryScale::of<T>(d, unit_of);
   }
   float sum = 0.f;
-#pragma unroll 1
-  for (int unit = first; unit < units; unit += kPart) {
-    prim::unpack_unit<T>(x, prim::load_shared_unit(s_row + unit * prim::kUnitBytes));
-#pragma unroll
-    for (int i = 0; i < prim::kUnit<T>; ++i) {
-      int const ci = unit * prim::kUnit<T> + i;
-      if (form == kSoftmaxBoth) {
-        sum += ci < d ? exp_approx(x[i] - scale.top) : 0.f;
-      } else {
-        sum = fmaf(feature(form, x[i]), s_sums[ci], sum);
-      }
-    }
-  }
-  sum = row_sum(sum);
-  scale.inverse = 1.f / (form == kSoftmaxBoth ? sum : sum + epsilon);
-  return scale;
+  prim::each_of_row<T>(d, unit_of, [&](int ci, float x) { sum = fmaf(feature(form, x), s_sums[ci], sum); });
+  return QueryScale{0.f, 1.f / (prim::row_sum(sum) + epsilon)};
 }
 
 // Without branches, for it stands in unrolled loops; `top` is 0 for the linear forms.
@@ -129,18 +51,8 @@ __device__ __forceinline__ float query_weight(int form, float q, QueryScale scal
 // Makes weights of this lane's row of queries, times `by`, in place.
 template <class T>
 __device__ __forceinline__ void weigh_queries(uint32_t s_row, int d, int form, QueryScale scale, float by) {
-  constexpr int kPart = prim::kWarp / 8;
-#pragma unroll 1
-  for (int unit = prim::fresh_lane() / 8; unit < prim::ceil_div(d, prim::kUnit<T>); unit += kPart) {
-    float x[prim::kUnit<T>];
-    uint32_t const at = s_row + unit * prim::kUnitBytes;
-    prim::unpack_unit<T>(x, prim::load_shared_unit(at));
-#pragma unroll
-    for (int i = 0; i < prim::kUnit<T>; ++i) {
-      x[i] = unit * prim::kUnit<T> + i < d ? query_weight(form, x[i], scale) * by : 0.f;
-    }
-    prim::store_shared_unit(at, prim::pack_unit<T>(x));
-  }
+  prim::replace_row<T>(d, [=](int unit) { return s_row + unit * prim::kUnitBytes; },
+                       [=](float q) { return query_weight(form, q, scale) * by; });
 }
 
 // ---- 16-bit elements: tensor cores --------------------------------------------------------------------------------
@@ -238,8 +150,9 @@ struct Rows {
     }
   }
 
-  // Writes columns `column` … of positions first … end of a tensor, whole units at a time.
-  __device__ __forceinline__ void store(Plane<T> const& plane, prim::Channels channels, int column, int, int first, int end) const {
+  // Writes columns `column` … of positions first … end of a tensor, whole units at a time, or adds them to what is there.
+  __device__ __forceinline__ void store(Plane<T> const& plane, prim::Channels channels, int column, int, int first, int end,
+                                        bool adds) const {
     int const own = column + prim::fresh_lane() % 4 * prim::kUnit<T>;
 #pragma unroll
     for (int i = 0; i < kOfLane; ++i) {
@@ -254,7 +167,12 @@ struct Rows {
         transpose_quad(word);
         int const channel = own + j * prim::kMmaN;
         if (ni < end && channel < channels.count) {
-          prim::store_unit(plane.pixel(ni), channel, channels, make_uint4(word[0], word[1], word[2], word[3]));
+          T* const pixel = plane.pixel(ni);
+          uint4 unit = make_uint4(word[0], word[1], word[2], word[3]);
+          if (adds) {
+            unit = prim::sum_of_units<T>(unit, prim::load_written(pixel, channel, channels));
+          }
+          prim::store_unit(pixel, channel, channels, unit);
         }
       }
     }
@@ -357,7 +275,7 @@ struct Rows<float, kColumns> {
   }
 
   __device__ __forceinline__ void store(Plane<float> const& plane, prim::Channels channels, int column, int columns, int first,
-                                        int end) const {
+                                        int end, bool adds) const {
 #pragma unroll
     for (int i = 0; i < kOfLane; ++i) {
       int const ni = first + row(i);
@@ -365,7 +283,13 @@ struct Rows<float, kColumns> {
       for (int half = 0; half < kHalves; ++half) {
         int const channel = column + half * kHalf + prim::fresh_lane() % 8 * prim::kQuad;
         if (ni < end && half * kHalf < columns && channel < channels.count) {
-          prim::store_quad(plane.pixel(ni), channel, channels, c[i][half]);
+          float* const pixel = plane.pixel(ni);
+          float4 const x = c[i][half];
+          uint4 unit = make_uint4(__float_as_uint(x.x), __float_as_uint(x.y), __float_as_uint(x.z), __float_as_uint(x.w));
+          if (adds) {
+            unit = prim::sum_of_units<float>(unit, prim::load_written(pixel, channel, channels));
+          }
+          prim::store_unit(pixel, channel, channels, unit);
         }
       }
     }

@@ -62,6 +62,11 @@ impl Ptr {
         Ptr(((WORKSPACE as u64 + 1) << OFFSET_BITS) | offset)
     }
 
+    /// So many bytes further; [`Ptr::NULL`] stays what it is.
+    const fn plus(self, offset: u64) -> Ptr {
+        if self.0 == 0 { self } else { Ptr(self.0 + offset) }
+    }
+
     /// Operand and byte offset; `None` for [`Ptr::NULL`].
     pub const fn target(self) -> Option<(u8, u64)> {
         match self.0 >> OFFSET_BITS {
@@ -131,6 +136,23 @@ impl Launch {
     /// The parameter struct's bytes, pointers still symbolic.
     pub fn params(&self) -> &[u8] {
         &self.params.0[..self.param_bytes]
+    }
+
+    /// The same launch as a part of another call: `operand` says which pointer of that call each operand is, and the workspace
+    /// begins so many bytes into that of the call.
+    pub(crate) fn within(mut self, operand: impl Fn(u8) -> Ptr, workspace: u64) -> Self {
+        for &at in self.pointers {
+            let field = &mut self.params.0[at..at + 8];
+            let mut word = [0; 8];
+            word.copy_from_slice(field);
+            let there = match Ptr(u64::from_ne_bytes(word)).target() {
+                None => Ptr::NULL,
+                Some((WORKSPACE, offset)) => Ptr::workspace(workspace + offset),
+                Some((index, offset)) => operand(index).plus(offset),
+            };
+            field.copy_from_slice(&there.0.to_ne_bytes());
+        }
+        self
     }
 
     /// The parameters with every pointer replaced by what `address` answers for its operand and byte offset.
@@ -205,5 +227,17 @@ mod tests {
             .unwrap();
         let words: &[u64] = bytemuck::cast_slice(&block.0[..32]);
         assert_eq!(words, [1000, u64::MAX, 2040, 0]);
+    }
+
+    #[test]
+    fn launches_become_parts_of_other_calls() {
+        let two = Two { a: Ptr::operand(3), n: u64::MAX, b: Ptr::workspace(40), c: Ptr::NULL };
+        let as_operand = |index| Launch::new("k", 1, 0, &two).within(|i| Ptr::operand(i + index), 100);
+        let words = |launch: Launch| bytemuck::cast_slice::<u8, u64>(&launch.params.0[..32]).to_vec();
+        assert_eq!(words(as_operand(2)), [Ptr::operand(5).0, u64::MAX, Ptr::workspace(140).0, 0]);
+        let into_workspace = Launch::new("k", 1, 0, &two).within(|_| Ptr::workspace(8), 0);
+        assert_eq!(words(into_workspace), [Ptr::workspace(8).0, u64::MAX, Ptr::workspace(40).0, 0]);
+        let absent = Launch::new("k", 1, 0, &two).within(|_| Ptr::NULL, 0);
+        assert_eq!(words(absent)[0], 0);
     }
 }

@@ -124,6 +124,34 @@ __device__ __forceinline__ uint4 load_unit(T const* pixel, int channel, Channels
   return make_uint4(word[0], word[1], word[2], word[3]);
 }
 
+// load_unit of memory that this launch writes.
+template <class T>
+__device__ __forceinline__ uint4 load_written(T const* pixel, int channel, Channels channels) {
+  if (channels.wide) {
+    return *reinterpret_cast<uint4 const*>(pixel + channel);
+  }
+  float x[kUnit<T>];
+#pragma unroll
+  for (int i = 0; i < kUnit<T>; ++i) {
+    x[i] = channel + i < channels.count ? to_float(pixel[channel + i]) : 0.f;
+  }
+  return pack_unit<T>(x);
+}
+
+// a + b, rounded to T.
+template <class T>
+__device__ __forceinline__ uint4 sum_of_units(uint4 a, uint4 b) {
+  float x[kUnit<T>];
+  float y[kUnit<T>];
+  unpack_unit<T>(x, a);
+  unpack_unit<T>(y, b);
+#pragma unroll
+  for (int i = 0; i < kUnit<T>; ++i) {
+    x[i] += y[i];
+  }
+  return pack_unit<T>(x);
+}
+
 template <class T>
 __device__ __forceinline__ void store_unit(T* pixel, int channel, Channels channels, uint4 unit) {
   if (channels.wide) {

@@ -9,7 +9,7 @@ use super::plan::{BackwardProblem, OP};
 use crate::config::axial::{Axes, AxialConfig, BatchNorm};
 use crate::ops::planning::{Arena, check_contiguous, launch, stride};
 use crate::plan::Ptr;
-use crate::{DType, Gpu, Launch, Layout, Plan, Result};
+use crate::{DType, Launch, Layout, Plan, Result};
 
 /// Channels that a warp of the sums' launches takes.
 const SUM_CHANNELS: usize = 32;
@@ -251,8 +251,8 @@ fn check(p: &BackwardProblem) -> Result<()> {
     p.rows.as_ref().map_or(Ok(()), |t| check_contiguous(OP, "rows", t))
 }
 
-/// What a backward call launches.
-pub(super) fn plan(config: &AxialConfig, p: &BackwardProblem, _gpu: &Gpu) -> Result<Plan> {
+/// What a backward call launches; `adds_dq`: dq is added to what is there.
+pub(in crate::ops) fn plan(config: &AxialConfig, p: &BackwardProblem, adds_dq: bool) -> Result<Plan> {
     check(p)?;
     let mut workspace = Arena::default();
     let whole = Part::whole(p.q.shape);
@@ -268,7 +268,7 @@ pub(super) fn plan(config: &AxialConfig, p: &BackwardProblem, _gpu: &Gpu) -> Res
         g,
         dq,
         dv,
-        adds_dq: false,
+        adds_dq,
         norm: Norm::NONE,
         norm_of: NormOf::Nothing,
         norm_sums: None,

@@ -2,10 +2,10 @@
 
 use super::lines::{Along, Part, Scratch, Source, check_extent};
 use super::map;
-use super::params::{AxialFwdNormParams, AxialFwdParams, Lines, Map, Norm, Table, Vector};
+use super::params::{AxialFwdNormParams, AxialFwdParams, Lines, Map, Norm, Summary, Table, Vector};
 use super::plan::{ForwardProblem, OP};
 use crate::config::axial::{Axes, AxialConfig, BatchNorm};
-use crate::ops::planning::{Arena, check_contiguous, launch};
+use crate::ops::planning::{Arena, check_contiguous, grid, launch};
 use crate::plan::Ptr;
 use crate::{DType, Gpu, Launch, Layout, Plan, Result};
 
@@ -27,6 +27,35 @@ pub(super) const O: u8 = 8;
 pub(super) const Y: u8 = 9;
 const MEAN_OUT: u8 = 10;
 const VAR_OUT: u8 = 11;
+/// Of `gsa` alone: the summary of keys and values.
+pub(in crate::ops) const SUMMARY: u8 = 12;
+
+/// What `gsa` adds in the last layer: queries times operand [`SUMMARY`].
+#[derive(Clone, Copy)]
+pub(in crate::ops) struct Content {
+    /// Whether queries are first their softmax over channels.
+    pub norms_queries: bool,
+}
+
+impl Content {
+    /// With so many channels of queries in shared memory at a time.
+    pub(super) fn summary(self, p: &ForwardProblem, rows: usize) -> Summary {
+        let data = Ptr::operand(SUMMARY);
+        let norms_queries = self.norms_queries.into();
+        Summary { data, heads: p.q.shape[1] as i32, rows: rows as i32, norms_queries, pad: 0 }
+    }
+}
+
+/// Rows of a matrix in shared memory come in grains; its columns in blocks, and 16-bit rows are a unit longer. Mirrors
+/// `prim::Matrix`.
+pub(super) const MATRIX_ROWS: usize = 16;
+
+pub(super) fn matrix_pitch(columns: usize, dtype: DType) -> usize {
+    match dtype {
+        DType::F32 => columns.next_multiple_of(32) * 4,
+        DType::F16 | DType::Bf16 => columns.next_multiple_of(16) * 2 + 16,
+    }
+}
 
 /// One layer, whatever its input and output.
 struct Layer<'a> {
@@ -38,6 +67,8 @@ struct Layer<'a> {
     o: Option<Source<'a>>,
     norm: Norm,
     partials: Ptr,
+    content: Option<Content>,
+    gpu: &'a Gpu,
 }
 
 impl Layer<'_> {
@@ -53,28 +84,44 @@ impl Layer<'_> {
             Along::Rows => (ROWS, p.rows),
         };
         let lines = self.lines();
+        let (entry, fixed_bytes) = entry(p.dtype, &p.q, &p.v);
+        let (summary, summary_bytes) = self.summary(fixed_bytes);
         let params = AxialFwdParams {
             q: Source::Operand(Q, &p.q).map(self.along),
             v: self.v.map(self.along),
             o: self.o.map_or(Map::NONE, |o| o.map(self.along)),
             table: Table::of(operand, &layout.unwrap_or(Layout::contiguous([1, 1, 1]))),
             norm: self.norm,
+            summary,
             partials: self.partials,
             lines,
             pad: 0,
         };
-        launch(OP, entry(p.dtype, &p.q, &p.v), lines.blocks_of_head() * self.part.heads, &params)
+        let blocks = lines.blocks_of_head() * self.part.heads;
+        Ok(Launch::new(entry, grid(OP, blocks)?, (fixed_bytes + summary_bytes) as u32, &params))
+    }
+
+    /// What is added, and its bytes in shared memory behind all else: the summary, or as much as there is room for.
+    fn summary(&self, fixed_bytes: usize) -> (Summary, usize) {
+        let Some(content) = self.content else { return (Summary::NONE, 0) };
+        let p = self.problem;
+        let pitch = matrix_pitch(p.v.shape[4], p.dtype);
+        let room = (self.gpu.shared_optin_bytes as usize).saturating_sub(fixed_bytes) / pitch;
+        let fitting = (room / MATRIX_ROWS).max(1) * MATRIX_ROWS;
+        let rows = p.q.shape[4].next_multiple_of(MATRIX_ROWS).min(fitting);
+        (content.summary(p, rows), rows * pitch)
     }
 }
 
-fn entry(dtype: DType, q: &Layout<5>, v: &Layout<5>) -> &'static str {
+/// The entry, and its shared memory without a summary: `kSummaryAt` in `kernels/axial_fwd.cu`.
+fn entry(dtype: DType, q: &Layout<5>, v: &Layout<5>) -> (&'static str, usize) {
     match (dtype, q.shape[4].max(v.shape[4]) <= 64) {
-        (DType::F32, true) => "axial_fwd_f32_d64",
-        (DType::F32, false) => "axial_fwd_f32_d128",
-        (DType::F16, true) => "axial_fwd_f16_d64",
-        (DType::F16, false) => "axial_fwd_f16_d128",
-        (DType::Bf16, true) => "axial_fwd_bf16_d64",
-        (DType::Bf16, false) => "axial_fwd_bf16_d128",
+        (DType::F32, true) => ("axial_fwd_f32_d64", 39296),
+        (DType::F32, false) => ("axial_fwd_f32_d128", 73856),
+        (DType::F16, true) => ("axial_fwd_f16_d64", 44928),
+        (DType::F16, false) => ("axial_fwd_f16_d128", 80512),
+        (DType::Bf16, true) => ("axial_fwd_bf16_d64", 44928),
+        (DType::Bf16, false) => ("axial_fwd_bf16_d128", 80512),
     }
 }
 
@@ -135,8 +182,13 @@ impl Batch {
     }
 }
 
-/// What a forward call launches.
-pub(super) fn plan(config: &AxialConfig, p: &ForwardProblem, gpu: &Gpu) -> Result<Plan> {
+/// What a forward call launches; `content`: what it adds, with both layers.
+pub(in crate::ops) fn plan(
+    config: &AxialConfig,
+    p: &ForwardProblem,
+    content: Option<Content>,
+    gpu: &Gpu,
+) -> Result<Plan> {
     check(p)?;
     if p.o.is_empty() {
         return plan_nothing(p);
@@ -152,6 +204,8 @@ pub(super) fn plan(config: &AxialConfig, p: &ForwardProblem, gpu: &Gpu) -> Resul
         o: Some(o),
         norm: Norm::NONE,
         partials: Ptr::NULL,
+        content: None,
+        gpu,
     };
     match config.axes {
         Axes::Columns => return workspace.plan(OP, vec![layer.launch()?]),
@@ -172,11 +226,11 @@ pub(super) fn plan(config: &AxialConfig, p: &ForwardProblem, gpu: &Gpu) -> Resul
     };
     let norm = norm(config, &p.affine, [WEIGHT, BIAS], statistics);
     if config.norm != BatchNorm::Train
-        && let Some(launch) = map::plan(p, norm, gpu)?
+        && let Some(launch) = map::plan(p, norm, content, gpu)?
     {
         return workspace.plan(OP, vec![launch]);
     }
-    let rows = Layer { along: Along::Rows, norm, ..layer };
+    let rows = Layer { along: Along::Rows, norm, content, ..layer };
     match y {
         Some(y) => {
             if config.norm != BatchNorm::Train {

@@ -1,8 +1,8 @@
 //! The launch that makes both layers of a small map at once.
 
-use super::forward::{COLUMNS, O, Q, ROWS, V, Y};
+use super::forward::{COLUMNS, Content, MATRIX_ROWS, O, Q, ROWS, V, Y, matrix_pitch};
 use super::lines::{Along, Part, Source};
-use super::params::{AxialFwdMapParams, Lines, Map, Norm, Table};
+use super::params::{AxialFwdMapParams, Lines, Map, Norm, Summary, Table};
 use super::plan::{ForwardProblem, OP};
 use crate::ops::planning::grid;
 use crate::{DType, Gpu, Launch, Result};
@@ -21,7 +21,12 @@ const PHASES: usize = 8;
 const SLICES_MOST: [usize; 2] = [4, 2];
 
 /// A launch for both layers, if the map fits and that is the faster way.
-pub(super) fn plan(p: &ForwardProblem, norm: Norm, gpu: &Gpu) -> Result<Option<Launch>> {
+pub(super) fn plan(
+    p: &ForwardProblem,
+    norm: Norm,
+    content: Option<Content>,
+    gpu: &Gpu,
+) -> Result<Option<Launch>> {
     let [b, h, y, x, d] = p.q.shape;
     let e = p.v.shape[4];
     let kernel = match p.dtype {
@@ -35,9 +40,11 @@ pub(super) fn plan(p: &ForwardProblem, norm: Norm, gpu: &Gpu) -> Result<Option<L
     }
     let pitch = (x - 1).next_multiple_of(PHASES) + 1;
     let most = SLICES_MOST[usize::from(p.y.is_some())];
+    let summary_rows = if content.is_some() { d.next_multiple_of(MATRIX_ROWS) } else { 0 };
     // The fewest slices that fit; a slice wider than all channels is of no use.
     let fitting = [MOST, MOST / 2, MOST / 4].into_iter().find_map(|channels| {
-        let bytes = FIXED_BYTES + y * pitch * (channels / UNIT * UNIT_BYTES);
+        let of_map = y * pitch * (channels / UNIT * UNIT_BYTES);
+        let bytes = FIXED_BYTES + of_map + summary_rows * matrix_pitch(channels, p.dtype);
         let fits = bytes <= gpu.shared_optin_bytes as usize && e.div_ceil(channels) <= most;
         (fits && (channels < 2 * e || channels == MOST / 4)).then_some((channels, bytes))
     });
@@ -53,6 +60,7 @@ pub(super) fn plan(p: &ForwardProblem, norm: Norm, gpu: &Gpu) -> Result<Option<L
         columns: Table::of(COLUMNS, columns),
         rows: Table::of(ROWS, rows),
         norm,
+        summary: content.map_or(Summary::NONE, |content| content.summary(p, summary_rows)),
         along_columns: Lines::new(p.q.shape, e, Along::Columns, part, p.dtype),
         along_rows: Lines::new(p.q.shape, e, Along::Rows, part, p.dtype),
         heads: h as i32,

@@ -28,6 +28,8 @@ mod params;
 mod plan;
 
 pub use crate::config::axial::{Axes, AxialConfig, BatchNorm};
+pub(in crate::ops) use backward::plan as plan_backward;
+pub(in crate::ops) use forward::{Content, SUMMARY, plan as plan_forward};
 pub use plan::{BackwardProblem, ForwardProblem};
 
 use super::{check_channels, check_shape, host_pair};
@@ -431,16 +433,16 @@ impl Axial {
     /// [`Error::Input`] and [`Error::Unsupported`], as [`Axial::forward_into`].
     pub fn plan_fwd(&self, problem: &ForwardProblem, gpu: &Gpu) -> Result<Plan> {
         self.check_fwd(problem)?;
-        forward::plan(&self.config, problem, gpu)
+        forward::plan(&self.config, problem, None, gpu)
     }
 
     /// What a backward call launches on a GPU; touches no device.
     ///
     /// # Errors
     /// As [`Axial::plan_fwd`].
-    pub fn plan_bwd(&self, problem: &BackwardProblem, gpu: &Gpu) -> Result<Plan> {
+    pub fn plan_bwd(&self, problem: &BackwardProblem, _gpu: &Gpu) -> Result<Plan> {
         self.check_bwd(problem)?;
-        backward::plan(&self.config, problem, gpu)
+        backward::plan(&self.config, problem, false)
     }
 
     /// The work of a forward call.

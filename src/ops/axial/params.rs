@@ -94,6 +94,22 @@ impl Norm {
     };
 }
 
+/// Mirrors `axial::Summary`: what gsa adds.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Summary {
+    pub data: Ptr,
+    pub heads: i32,
+    pub rows: i32,
+    pub norms_queries: i32,
+    pub pad: i32,
+}
+const _: () = assert!(size_of::<Summary>() == 24, "change kernels/axial.cuh together with this");
+
+impl Summary {
+    pub const NONE: Summary = Summary { data: Ptr::NULL, heads: 0, rows: 0, norms_queries: 0, pad: 0 };
+}
+
 /// Mirrors `axial::Lines`: the work of a launch.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -123,11 +139,12 @@ pub(super) struct AxialFwdParams {
     pub o: Map,
     pub table: Table,
     pub norm: Norm,
+    pub summary: Summary,
     pub partials: Ptr,
     pub lines: Lines,
     pub pad: i32,
 }
-const _: () = assert!(size_of::<AxialFwdParams>() == 352, "change kernels/axial_fwd.cu together with this");
+const _: () = assert!(size_of::<AxialFwdParams>() == 376, "change kernels/axial_fwd.cu together with this");
 
 impl Params for AxialFwdParams {
     const POINTERS: &'static [usize] = &[
@@ -139,6 +156,7 @@ impl Params for AxialFwdParams {
         offset_of!(Self, norm.bias.data),
         offset_of!(Self, norm.mean.data),
         offset_of!(Self, norm.var.data),
+        offset_of!(Self, summary.data),
         offset_of!(Self, partials),
     ];
 }
@@ -282,6 +300,7 @@ pub(super) struct AxialFwdMapParams {
     pub columns: Table,
     pub rows: Table,
     pub norm: Norm,
+    pub summary: Summary,
     pub along_columns: Lines,
     pub along_rows: Lines,
     pub heads: i32,
@@ -290,7 +309,7 @@ pub(super) struct AxialFwdMapParams {
     pub pitch: i32,
 }
 const _: () =
-    assert!(size_of::<AxialFwdMapParams>() == 496, "change kernels/axial_fwd_map.cu together with this");
+    assert!(size_of::<AxialFwdMapParams>() == 520, "change kernels/axial_fwd_map.cu together with this");
 
 impl Params for AxialFwdMapParams {
     const POINTERS: &'static [usize] = &[
@@ -304,5 +323,6 @@ impl Params for AxialFwdMapParams {
         offset_of!(Self, norm.bias.data),
         offset_of!(Self, norm.mean.data),
         offset_of!(Self, norm.var.data),
+        offset_of!(Self, summary.data),
     ];
 }

@@ -18,6 +18,7 @@ mod plan;
 
 pub use crate::config::content::{ContentConfig, FeatureMap, Form};
 pub use plan::{BackwardProblem, ForwardProblem};
+pub(in crate::ops) use plan::{backward_parts as plan_backward_parts, summary as plan_summary};
 
 use super::{check_channels, check_shape};
 #[cfg(feature = "cuda")]

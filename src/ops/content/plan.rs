@@ -69,18 +69,30 @@ impl Sizes {
     }
 }
 
-pub(super) fn forward(config: &ContentConfig, problem: &ForwardProblem, gpu: &Gpu) -> Result<Plan> {
-    let p = problem;
-    let Sizes { bh, heads, c } = Sizes::of(&p.q, &p.v, p.dtype);
-    if bh == 0 || p.o.is_empty() && !p.saves {
-        return Ok(Plan::default());
+/// What the summary of keys and values takes, and where it ends up, for a call that reads it otherwise than this op does. Such a
+/// call has no output either if it has no pixels.
+pub(in crate::ops) fn summary(config: &ContentConfig, p: &ForwardProblem, gpu: &Gpu) -> Result<(Plan, Ptr)> {
+    if p.q.shape[0] * p.q.shape[1] == 0 || p.o.is_empty() && !p.saves {
+        return Ok((Plan::default(), Ptr::NULL));
     }
+    let mut scratch = Arena::default();
+    let (launches, saved) = summarised(config, p, &mut scratch, gpu)?;
+    Ok((scratch.plan(OP, launches)?, saved.summary))
+}
+
+/// The launches that make the summary, and where it and its sums end up.
+fn summarised(
+    config: &ContentConfig,
+    p: &ForwardProblem,
+    scratch: &mut Arena,
+    gpu: &Gpu,
+) -> Result<(Vec<Launch>, Saved)> {
+    let Sizes { bh, c, .. } = Sizes::of(&p.q, &p.v, p.dtype);
     check_extent(&p.q, "q")?;
     check_extent(&p.k, "k")?;
     for (arg, layout) in [("q", &p.q), ("k", &p.k), ("v", &p.v), ("o", &p.o)] {
         check_contiguous(OP, arg, layout)?;
     }
-    let mut scratch = Arena::default();
     let saved = if p.saves {
         Saved { summary: Ptr::operand(4), max: Ptr::operand(5), sum: Ptr::operand(6) }
     } else {
@@ -91,8 +103,19 @@ pub(super) fn forward(config: &ContentConfig, problem: &ForwardProblem, gpu: &Gp
     if p.k.is_empty() {
         launches.push(merge(bh, &c, saved, [Ptr::NULL; 2], 0, 0, Form::Linear(FeatureMap::Relu))?);
     } else {
-        summarise(config, p, saved, &mut scratch, gpu, &mut launches)?;
+        summarise(config, p, saved, scratch, gpu, &mut launches)?;
     }
+    Ok((launches, saved))
+}
+
+pub(super) fn forward(config: &ContentConfig, problem: &ForwardProblem, gpu: &Gpu) -> Result<Plan> {
+    let p = problem;
+    let Sizes { bh, heads, c } = Sizes::of(&p.q, &p.v, p.dtype);
+    if bh == 0 || p.o.is_empty() && !p.saves {
+        return Ok(Plan::default());
+    }
+    let mut scratch = Arena::default();
+    let (mut launches, saved) = summarised(config, p, &mut scratch, gpu)?;
     if !p.o.is_empty() {
         let n = p.q.shape[2] * p.q.shape[3];
         let rows = ByRows::plan(&c, bh, n, c.pitch(c.dp), c.dp, gpu).ok_or_else(too_little_memory)?;
@@ -218,14 +241,25 @@ fn merge(
 }
 
 pub(super) fn backward(config: &ContentConfig, problem: &BackwardProblem, gpu: &Gpu) -> Result<Plan> {
-    let p = problem;
+    let (mut plan, of_keys) = backward_parts(config, problem, false, gpu)?;
+    plan.launches.extend(of_keys);
+    Ok(plan)
+}
+
+/// All launches but the one that makes dk and dv, and that one; `adds_dv`: dv is added to what is there then.
+pub(in crate::ops) fn backward_parts(
+    config: &ContentConfig,
+    p: &BackwardProblem,
+    adds_dv: bool,
+    gpu: &Gpu,
+) -> Result<(Plan, Option<Launch>)> {
     let Sizes { bh, heads, c } = Sizes::of(&p.q, &p.v, p.dtype);
     let has_queries = !p.q.is_empty();
     // What is not there has no gradient, and what nobody wants needs none.
     let wants_keys = (p.dk.is_some() || p.dv.is_some()) && !p.k.is_empty();
     let wants_queries = p.dq.is_some() && has_queries;
     if bh == 0 || !wants_keys && !wants_queries {
-        return Ok(Plan::default());
+        return Ok((Plan::default(), None));
     }
     check_extent(&p.q, "q")?;
     check_extent(&p.k, "k")?;
@@ -238,7 +272,7 @@ pub(super) fn backward(config: &ContentConfig, problem: &BackwardProblem, gpu: &
     let (summary, max, sum) = (Ptr::operand(3), Ptr::operand(4), Ptr::operand(5));
     let shrink = config.form.shrink(p.k.shape[2] * p.k.shape[3]);
     let mut scratch = Arena::default();
-    let mut launches = Vec::new();
+    let (mut launches, mut of_keys) = (Vec::new(), None);
     let (mut splits, mut partials, mut totals) = (0, Ptr::NULL, Ptr::NULL);
     if has_queries {
         let n = p.q.shape[2] * p.q.shape[3];
@@ -307,9 +341,9 @@ pub(super) fn backward(config: &ContentConfig, problem: &BackwardProblem, gpu: &
             BWD_MERGE_SHARED,
             &params,
         ));
-        launches.push(key_side(config, p, [dc, shift, max], gpu)?);
+        of_keys = Some(key_side(config, p, [dc, shift, max], adds_dv, gpu)?);
     }
-    scratch.plan(OP, launches)
+    Ok((scratch.plan(OP, launches)?, of_keys))
 }
 
 /// The launch that makes dk and dv.
@@ -317,6 +351,7 @@ fn key_side(
     config: &ContentConfig,
     p: &BackwardProblem,
     [dc, shift, max]: [Ptr; 3],
+    adds_dv: bool,
     gpu: &Gpu,
 ) -> Result<Launch> {
     let Sizes { bh, heads, c } = Sizes::of(&p.q, &p.v, p.dtype);
@@ -342,6 +377,8 @@ fn key_side(
         tile_bytes: rows.tile_bytes as i32,
         own_bytes: (rows.stages * rows.tile_bytes) as i32,
         warps: rows.warps as i32,
+        adds_dv: adds_dv.into(),
+        pad: 0,
     };
     let kernel = match p.dtype {
         DType::F32 => "content_bwd_kv_f32",

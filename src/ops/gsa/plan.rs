@@ -1,8 +1,12 @@
 //! Launches and cost of `gsa`.
 
 use crate::config::gsa::GsaConfig;
+use crate::ops::planning::Arena;
 use crate::ops::{axial, content};
-use crate::{Axial, Content, Cost, DType, Error, Gpu, Layout, Plan, Result};
+use crate::plan::{Ptr, WORKSPACE};
+use crate::{Axial, Content, Cost, DType, Error, Gpu, Launch, Layout, Plan, Result};
+
+const OP: &str = super::Gsa::NAME;
 
 /// A forward call: element type and layouts. Operands: 0 q, 1 k, 2 v, 3 columns, 4 rows, 5 weight, 6 bias, 7 mean, 8 var (of
 /// the caller), 9 o, 10 summary, 11 max, 12 sum, 13 y, 14 mean, 15 var (of this batch).
@@ -74,14 +78,116 @@ pub struct BackwardProblem {
     pub dbias: Option<Layout<2>>,
 }
 
-const NO_KERNELS: &str = "no CUDA kernels yet; call `content` and `axial`, and add what they return";
+impl ForwardProblem {
+    /// Of the content branch.
+    fn content(&self) -> content::ForwardProblem {
+        let Self { dtype, q, k, v, o, saves_content, .. } = *self;
+        content::ForwardProblem { dtype, q, k, v, o, saves: saves_content }
+    }
 
-pub(super) fn forward(_config: &GsaConfig, _problem: &ForwardProblem, _gpu: &Gpu) -> Result<Plan> {
-    Err(Error::unsupported("gsa", NO_KERNELS))
+    /// Of the positional branch.
+    fn axial(&self) -> axial::ForwardProblem {
+        let Self { dtype, q, v, columns, rows, affine, given, o, y, batch, .. } = *self;
+        let (columns, rows) = (Some(columns), Some(rows));
+        axial::ForwardProblem { dtype, q, v, columns, rows, affine, given, o, y, batch }
+    }
 }
 
-pub(super) fn backward(_config: &GsaConfig, _problem: &BackwardProblem, _gpu: &Gpu) -> Result<Plan> {
-    Err(Error::unsupported("gsa", NO_KERNELS))
+impl BackwardProblem {
+    /// Of the content branch.
+    fn content(&self) -> content::BackwardProblem {
+        let Self { dtype, q, k, v, d_o, dq, dk, dv, .. } = *self;
+        content::BackwardProblem { dtype, q, k, v, d_o, dq, dk, dv }
+    }
+
+    /// Of the positional branch.
+    fn axial(&self) -> axial::BackwardProblem {
+        let Self { dtype, q, v, columns, rows, affine, statistics, y, d_o, dq, dv, .. } = *self;
+        let Self { dcolumns, drows, dweight, dbias, .. } = *self;
+        let (columns, rows, y) = (Some(columns), Some(rows), Some(y));
+        axial::BackwardProblem {
+            dtype,
+            q,
+            v,
+            columns,
+            rows,
+            affine,
+            statistics,
+            y,
+            d_o,
+            dq,
+            dv,
+            dcolumns,
+            drows,
+            dweight,
+            dbias,
+        }
+    }
+}
+
+/// Launches of a branch as part of the call: its operands are those of the call that `operand` names, its workspace begins where
+/// `workspace` points.
+fn branch(
+    launches: Vec<Launch>,
+    operand: impl Fn(u8) -> Ptr,
+    workspace: Ptr,
+) -> impl Iterator<Item = Launch> {
+    let begin = workspace.target().map_or(0, |(_, offset)| offset);
+    launches.into_iter().map(move |launch| launch.within(&operand, begin))
+}
+
+/// The operand of the call that operand `index` of a branch is.
+fn operand(of_branch: &[u8], index: u8) -> Ptr {
+    of_branch.get(usize::from(index)).map_or(Ptr::NULL, |&index| Ptr::operand(index))
+}
+
+/// What a branch refuses, `gsa` refuses.
+fn refused(error: Error) -> Error {
+    match error {
+        Error::Unsupported { what, .. } => Error::unsupported(OP, what),
+        other => other,
+    }
+}
+
+// Operands of the branches' calls, as the problems of this op count them.
+const CONTENT_FORWARD: [u8; 7] = [0, 1, 2, 9, 10, 11, 12];
+const AXIAL_FORWARD: [u8; 12] = [0, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 15];
+const CONTENT_BACKWARD: [u8; 10] = [0, 1, 2, 9, 10, 11, 13, 14, 15, 16];
+const AXIAL_BACKWARD: [u8; 16] = [0, 2, 3, 4, 5, 6, 7, 8, 12, 13, 14, 16, 17, 18, 19, 20];
+
+/// Keys and values become a summary; the last layer of the positional branch adds what queries make of it.
+pub(super) fn forward(config: &GsaConfig, p: &ForwardProblem, gpu: &Gpu) -> Result<Plan> {
+    let of_content = |index| operand(&CONTENT_FORWARD, index);
+    let (content, summary) = content::plan_summary(&config.content(), &p.content(), gpu).map_err(refused)?;
+    let norms_queries = config.norm_queries;
+    let with_content = Some(axial::Content { norms_queries });
+    let axial = axial::plan_forward(&config.axial(), &p.axial(), with_content, gpu).map_err(refused)?;
+    let mut workspace = Arena::default();
+    let parts = [workspace.take(content.workspace_bytes), workspace.take(axial.workspace_bytes)];
+    // The content branch's part is the first, so what is in it has the same place in the whole.
+    let summary = match summary.target() {
+        Some((index, _)) if index != WORKSPACE => of_content(index),
+        _ => summary,
+    };
+    let of_axial = |index| if index == axial::SUMMARY { summary } else { operand(&AXIAL_FORWARD, index) };
+    let mut launches: Vec<Launch> = branch(content.launches, of_content, parts[0]).collect();
+    launches.extend(branch(axial.launches, of_axial, parts[1]));
+    workspace.plan(OP, launches)
+}
+
+/// The content branch writes dq, and the positional one adds to it. With dv it is the other way round, for the positional
+/// branch may use dv as scratch memory before it writes it.
+pub(super) fn backward(config: &GsaConfig, p: &BackwardProblem, gpu: &Gpu) -> Result<Plan> {
+    let of_content = |index| operand(&CONTENT_BACKWARD, index);
+    let (content, of_keys) =
+        content::plan_backward_parts(&config.content(), &p.content(), true, gpu).map_err(refused)?;
+    let axial = axial::plan_backward(&config.axial(), &p.axial(), true).map_err(refused)?;
+    let mut workspace = Arena::default();
+    let parts = [workspace.take(content.workspace_bytes), workspace.take(axial.workspace_bytes)];
+    let mut launches: Vec<Launch> = branch(content.launches, of_content, parts[0]).collect();
+    launches.extend(branch(axial.launches, |index| operand(&AXIAL_BACKWARD, index), parts[1]));
+    launches.extend(branch(of_keys.into_iter().collect(), of_content, parts[0]));
+    workspace.plan(OP, launches)
 }
 
 /// The work of both branches over one reading of what they share; adding is not counted.
@@ -100,26 +206,13 @@ fn pairs(layouts: &[Option<[Layout<2>; 2]>]) -> u64 {
 pub(super) fn forward_cost(config: &GsaConfig, problem: &ForwardProblem) -> Cost {
     let ForwardProblem { dtype, q, k, v, columns, rows, affine, given, o, saves_content, y, batch } =
         *problem;
-    let of_content = content::ForwardProblem { dtype, q, k, v, o, saves: saves_content };
-    let of_axial = axial::ForwardProblem {
-        dtype,
-        q,
-        v,
-        columns: Some(columns),
-        rows: Some(rows),
-        affine,
-        given,
-        o,
-        y,
-        batch,
-    };
     let maps = elements(&[q, k, v, o]) + y.map_or(0, |y| y.len() as u64) + elements(&[columns, rows]);
     let [b, h, _, _, d] = q.shape.map(|size| size as u64);
     let saved = if saves_content { b * h * d * (v.shape[4] as u64 + 2) } else { 0 };
     let min_bytes = maps * dtype.bytes() as u64 + 4 * (pairs(&[affine, given, batch]) + saved);
     cost(
-        Content::new(config.content()).forward_cost(&of_content),
-        Axial::new(config.axial()).map_or(Cost::default(), |op| op.forward_cost(&of_axial)),
+        Content::new(config.content()).forward_cost(&problem.content()),
+        Axial::new(config.axial()).map_or(Cost::default(), |op| op.forward_cost(&problem.axial())),
         min_bytes,
     )
 }
@@ -128,24 +221,6 @@ pub(super) fn backward_cost(config: &GsaConfig, problem: &BackwardProblem) -> Co
     let BackwardProblem { dtype, q, k, v, columns, rows, affine, statistics, y, d_o, dq, dk, dv, .. } =
         *problem;
     let BackwardProblem { dcolumns, drows, dweight, dbias, .. } = *problem;
-    let of_content = content::BackwardProblem { dtype, q, k, v, d_o, dq, dk, dv };
-    let of_axial = axial::BackwardProblem {
-        dtype,
-        q,
-        v,
-        columns: Some(columns),
-        rows: Some(rows),
-        affine,
-        statistics,
-        y: Some(y),
-        d_o,
-        dq,
-        dv,
-        dcolumns,
-        drows,
-        dweight,
-        dbias,
-    };
     let count = |layout: Option<Layout<5>>| layout.map_or(0, |layout| layout.len() as u64);
     let maps = elements(&[q, k, v, y, d_o]) + count(dq) + count(dk) + count(dv) + elements(&[columns, rows]);
     let [b, h, _, _, d] = q.shape.map(|size| size as u64);
@@ -153,8 +228,8 @@ pub(super) fn backward_cost(config: &GsaConfig, problem: &BackwardProblem) -> Co
     let vectors: u64 = [dweight, dbias].iter().flatten().map(|t| t.len() as u64).sum();
     let singles = pairs(&[affine, statistics]) + tables + vectors + b * h * d * (v.shape[4] as u64 + 2);
     cost(
-        Content::new(config.content()).backward_cost(&of_content),
-        Axial::new(config.axial()).map_or(Cost::default(), |op| op.backward_cost(&of_axial)),
+        Content::new(config.content()).backward_cost(&problem.content()),
+        Axial::new(config.axial()).map_or(Cost::default(), |op| op.backward_cost(&problem.axial())),
         maps * dtype.bytes() as u64 + 4 * singles,
     )
 }

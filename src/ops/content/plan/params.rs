@@ -214,9 +214,11 @@ pub(super) struct ContentBwdKvParams {
     pub tile_bytes: i32,
     pub own_bytes: i32,
     pub warps: i32,
+    pub adds_dv: i32,
+    pub pad: i32,
 }
 const _: () =
-    assert!(size_of::<ContentBwdKvParams>() == 312, "change kernels/content_bwd_kv.cu together with this");
+    assert!(size_of::<ContentBwdKvParams>() == 320, "change kernels/content_bwd_kv.cu together with this");
 
 impl Params for ContentBwdKvParams {
     const POINTERS: &'static [usize] = &[0, 48, 96, 144, 192, 200, 208];
