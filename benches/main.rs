@@ -5,6 +5,7 @@
 mod axial;
 mod content;
 mod gaussian;
+mod gsa;
 mod inputs;
 mod local;
 mod value_mixture;
@@ -14,6 +15,7 @@ fn main() {
     axial::bench(&mut criterion);
     content::bench(&mut criterion);
     gaussian::bench(&mut criterion);
+    gsa::bench(&mut criterion);
     local::bench(&mut criterion);
     value_mixture::bench(&mut criterion);
     criterion.final_summary();

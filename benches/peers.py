@@ -223,6 +223,17 @@ def axial_einsum(q, v, columns, rows, **_):
     return torch.einsum("bhyxd,xjd,bhyje->bhyxe", q, laid_out(rows, x), t)
 
 
+# ---------------------------------------------------------------- gsa: q, k, v [b, h, y, x, d], tables [1, 2L − 1, d]
+
+
+def gsa_bmm(q, k, v, columns, rows, **_):
+    return content_matmul(q, k, v) + axial_bmm(q, v, columns, rows)
+
+
+def gsa_einsum(q, k, v, columns, rows, **_):
+    return content_einsum(q, k, v) + axial_einsum(q, v, columns, rows)
+
+
 # ---------------------------------------------------------------- value_mixture: vs [m, b, h, y, x, e], tables [4, r], nu [m, r]
 
 
@@ -284,6 +295,11 @@ def peers():
             "gsa-pytorch (einsum)": axial_einsum,
             "torch.compile(bmm)": compiled(axial_bmm),
         },
+        "gsa": {
+            "torch bmm": gsa_bmm,
+            "gsa-pytorch (einsum)": gsa_einsum,
+            "torch.compile(bmm)": compiled(gsa_bmm),
+        },
         "value_mixture": {
             "torch product and sum": mixture_sum,
             "torch einsum": mixture_einsum,
@@ -301,7 +317,7 @@ def problems_of(entry):
 
 # Names of arguments, and of our gradients of them.
 GRADIENTS = {"v": "dv", "q": "dq", "k": "dk", "sigma": "dsigma", "rel_h": "drel_h", "rel_w": "drel_w", "columns": "dcolumns", "rows": "drows", "vs": "dvs", "emb_row": "demb_row", "emb_col": "demb_col", "nu": "dnu"}
-ARGUMENTS = {"gaussian": ["v", "sigma"], "local": ["q", "k", "v", "rel_h", "rel_w"], "content": ["q", "k", "v"], "axial": ["q", "v", "columns", "rows"], "value_mixture": ["vs", "emb_row", "emb_col", "nu"]}
+ARGUMENTS = {"gaussian": ["v", "sigma"], "local": ["q", "k", "v", "rel_h", "rel_w"], "content": ["q", "k", "v"], "axial": ["q", "v", "columns", "rows"], "gsa": ["q", "k", "v", "columns", "rows"], "value_mixture": ["vs", "emb_row", "emb_col", "nu"]}
 
 
 def read_safetensors(path):
@@ -400,7 +416,7 @@ def inputs(entry, device):
         args = {"vs": random(4, *shape)}
         args |= {n: random(4, 16, t=torch.float32) for n in ("emb_row", "emb_col", "nu")}
     else:
-        args = {n: random(*shape) for n in "qv"}
+        args = {n: random(*shape) for n in ("qkv" if entry["op"] == "gsa" else "qv")}
         args |= {"columns": random(1, 2 * y - 1, d, size=0.05), "rows": random(1, 2 * x - 1, d, size=0.05)}
     return args, settings, random(*shape).detach()
 

@@ -99,6 +99,15 @@ fn value_mixture_on_cuda() {
     }
 }
 
+/// Every case, likewise.
+#[test]
+fn gsa_on_cuda() {
+    let on = &devices()[0];
+    for fixture in fixtures("gsa__", 3) {
+        run(on, &fixture).unwrap();
+    }
+}
+
 /// In f64 the reference is right to far more digits than the rule of the fixtures asks for. Results that the file holds
 /// in f32 are as good as that.
 #[test]

@@ -7,7 +7,7 @@ use crate::memory::random;
 use macula::axial::Parameters;
 use macula::local::{Border, LocalConfig, Positions, Sliding, Tables};
 use macula::value_mixture;
-use macula::{Axial, Content, Cuda, Gaussian, Local, Tensor, ValueMixture};
+use macula::{Axial, Content, Cuda, Gaussian, Gsa, Local, Tensor, ValueMixture, gsa as both};
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::HashMap;
 use std::path::Path;
@@ -162,18 +162,41 @@ fn mixture(gpu: &Cuda) -> Result<Problem, Failure> {
     Ok(problem)
 }
 
+fn gsa(gpu: &Cuda) -> Result<Problem, Failure> {
+    let [_, _, y, x, d] = SHAPE;
+    let tensor = |seed| random::<f32, 5>(gpu, seed, SHAPE, 1.0);
+    let (q, k, v, d_o) = (tensor(1)?, tensor(2)?, tensor(3)?, tensor(4)?);
+    let columns = random::<f32, 3>(gpu, 5, [1, 2 * y - 1, d], 0.3)?;
+    let rows = random::<f32, 3>(gpu, 6, [1, 2 * x - 1, d], 0.3)?;
+    let parameters = both::Parameters { columns: &columns, rows: &rows, affine: None, given: None };
+    let op = Gsa::default();
+    let out = op.forward(gpu, &q, &k, &v, parameters)?;
+    let grads = op.backward(gpu, &q, &k, &v, parameters, &out.saved, &d_o)?;
+    let mut problem = Problem::new(&[("op", Gsa::NAME.into())]);
+    let maps = [("q", &q), ("k", &k), ("v", &v), ("d_o", &d_o), ("o", &out.o)];
+    for (name, tensor) in maps.into_iter().chain([("dq", &grads.dq), ("dk", &grads.dk), ("dv", &grads.dv)]) {
+        problem.add(name, tensor)?;
+    }
+    let tables = [("columns", &columns), ("rows", &rows)];
+    for (name, table) in tables.into_iter().chain([("dcolumns", &grads.dcolumns), ("drows", &grads.drows)]) {
+        problem.add(name, table)?;
+    }
+    Ok(problem)
+}
+
 /// Makes one problem.
 type Make = fn(&Cuda) -> Result<Problem, Failure>;
 
 pub fn write_all(gpu: &Cuda, folder: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(folder)?;
-    let all: [(&str, Make); 7] = [
+    let all: [(&str, Make); 8] = [
         ("gaussian", gaussian),
         ("local", |gpu| local(gpu, false, Border::Mask)),
         ("local_rel", |gpu| local(gpu, true, Border::Mask)),
         ("local_shift", |gpu| local(gpu, false, Border::Shift)),
         ("content", content),
         ("axial", axial),
+        ("gsa", gsa),
         ("value_mixture", mixture),
     ];
     let mut written = 0;

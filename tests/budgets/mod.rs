@@ -5,6 +5,7 @@
 pub mod axial;
 pub mod content;
 pub mod gaussian;
+pub mod gsa;
 pub mod local;
 pub mod value_mixture;
 
@@ -15,10 +16,15 @@ use ptx_emulator_driver::{Driver, Launch};
 
 /// All cases, op by op.
 pub fn cases() -> Vec<Case> {
-    [axial::cases(), content::cases(), gaussian::cases(), local::cases(), value_mixture::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let all = [
+        axial::cases(),
+        content::cases(),
+        gaussian::cases(),
+        gsa::cases(),
+        local::cases(),
+        value_mixture::cases(),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 /// One call of an op on the emulated H100, at a shape that is a multiple of its tiles.

@@ -6,5 +6,7 @@ mod content;
 mod driver;
 mod gaussian;
 mod gaussian_tile;
+mod gsa;
 mod local;
+mod refusals;
 mod value_mixture;

@@ -6,6 +6,7 @@ use macula::axial::{self, Axes, Axial, AxialConfig, BatchNorm};
 use macula::config::gaussian::{GaussianConfig, Kernel, Norm};
 use macula::content::{self, Content, ContentConfig, Form};
 use macula::gaussian::{BackwardProblem, ForwardProblem, Gaussian};
+use macula::gsa::{self, Gsa, GsaConfig};
 use macula::local::{self, Blocks, Border, Local, LocalConfig, Relative, Sliding, Window};
 use macula::value_mixture::{self, ValueMixture};
 use macula::{DType, Gpu, Layout, Plan, kernel};
@@ -35,6 +36,7 @@ fn plans() -> Vec<(String, macula::Result<Plan>)> {
                 local(&mut plans, shape, dtype, &gpu, &at);
                 axial(&mut plans, shape, dtype, &gpu, &at);
                 content(&mut plans, shape, dtype, &gpu, &at);
+                gsa(&mut plans, shape, dtype, &gpu, &at);
                 value_mixture(&mut plans, shape, dtype, &gpu, &at);
             }
         }
@@ -177,6 +179,62 @@ fn axial(
                 dbias: affine.map(|a| a[1]),
             };
             plans.push((format!("axial backward {axes:?} {norm:?} {at}"), op.plan_bwd(&backward, gpu)));
+        }
+    }
+}
+
+fn gsa(
+    plans: &mut Vec<(String, macula::Result<Plan>)>,
+    shape: [usize; 5],
+    dtype: DType,
+    gpu: &Gpu,
+    at: &str,
+) {
+    let [b, h, y, x, d] = shape;
+    for e in [d.min(40), 128] {
+        let (q, v) = (Layout::contiguous(shape), Layout::contiguous([b, h, y, x, e]));
+        let (columns, rows) = (Layout::contiguous([1, 2 * y - 1, d]), Layout::contiguous([h, 2 * x - 1, d]));
+        for norm in [BatchNorm::None, BatchNorm::Eval, BatchNorm::Train] {
+            let op = Gsa::new(GsaConfig { norm, ..GsaConfig::default() }).unwrap();
+            let vectors = Some([Layout::contiguous([1, e]); 2]);
+            let affine = if norm == BatchNorm::None { None } else { vectors };
+            for saves in [true, false] {
+                let forward = gsa::ForwardProblem {
+                    dtype,
+                    q,
+                    k: q,
+                    v,
+                    columns,
+                    rows,
+                    affine,
+                    given: if norm == BatchNorm::Eval { vectors } else { None },
+                    o: v,
+                    saves_content: saves,
+                    y: saves.then_some(v),
+                    batch: if norm == BatchNorm::Train { vectors } else { None },
+                };
+                plans.push((format!("gsa forward {norm:?} e {e} {saves} {at}"), op.plan_fwd(&forward, gpu)));
+            }
+            let backward = gsa::BackwardProblem {
+                dtype,
+                q,
+                k: q,
+                v,
+                columns,
+                rows,
+                affine,
+                statistics: affine,
+                y: v,
+                d_o: v,
+                dq: Some(q),
+                dk: Some(q),
+                dv: Some(v),
+                dcolumns: Some(columns),
+                drows: Some(rows),
+                dweight: affine.map(|a| a[0]),
+                dbias: affine.map(|a| a[1]),
+            };
+            plans.push((format!("gsa backward {norm:?} e {e} {at}"), op.plan_bwd(&backward, gpu)));
         }
     }
 }

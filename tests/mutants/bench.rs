@@ -8,7 +8,7 @@ const OPERAND_BYTES: u64 = 1 << 18;
 const OPERAND_BYTES_OF_MANY: u64 = 5 << 19;
 /// Blocks that are very many.
 const MANY: u32 = 512;
-const OPERANDS: u8 = 16;
+const OPERANDS: u8 = 21;
 
 pub struct Bench {
     machine: Machine,

@@ -8,6 +8,7 @@ mod bench;
 mod content;
 mod edit;
 mod gaussian;
+mod gsa;
 mod local;
 mod value_mixture;
 
@@ -24,14 +25,21 @@ use macula::plan::Plan;
 /// stays all the same.
 type Harmless = (&'static str, &'static str, &'static str, &'static str);
 
-const HARMLESS: [&[Harmless]; 5] =
-    [axial::HARMLESS, content::HARMLESS, gaussian::HARMLESS, local::HARMLESS, value_mixture::HARMLESS];
+const HARMLESS: [&[Harmless]; 6] = [
+    axial::HARMLESS,
+    content::HARMLESS,
+    gaussian::HARMLESS,
+    gsa::HARMLESS,
+    local::HARMLESS,
+    value_mixture::HARMLESS,
+];
 
 fn plans() -> Vec<Plan> {
     let mut plans = gaussian::plans();
     plans.extend(local::plans());
     plans.extend(content::plans());
     plans.extend(axial::plans());
+    plans.extend(gsa::plans());
     plans.extend(value_mixture::plans());
     plans
 }

@@ -1,8 +1,8 @@
 //! `gsa` on candle's tensors.
 
-use crate::axial::{AxialInputs, AxialOutput, Tracked, axial, statistics};
+use crate::axial::{AxialInputs, AxialOutput, Tracked, statistics};
 use crate::by_dtype;
-use crate::content::{SavedBuffers, content};
+use crate::content::SavedBuffers;
 use crate::graph::{attach, wants};
 use crate::memory::{Buffer, Elem, On, Read, dims, grad_like, maybe_mut, ours, wanted};
 use crate::tensors::{same_device, same_dtype};
@@ -42,12 +42,6 @@ pub fn gsa(
     same_dtype(Gsa::NAME, &[q, k, v])?;
     let GsaInputs { columns, rows, affine, given } = inputs;
     let inputs = AxialInputs { columns: Some(columns), rows: Some(rows), affine, given };
-    if q.device().is_cuda() {
-        // macula has no kernels that do both at once yet; it has those of either.
-        let by_content = content(q, k, v, &config.content())?;
-        let by_position = axial(q, v, inputs, &config.axial())?;
-        return Ok(AxialOutput { o: (by_content + by_position.o)?, batch: by_position.batch });
-    }
     let parameters = Tracked::of(Gsa::NAME, q, inputs)?;
     by_dtype!(Gsa::NAME, q.dtype(), run(op, [q, k, v], parameters))
 }

@@ -3,6 +3,7 @@
 mod axial;
 mod content;
 mod gaussian;
+mod gsa;
 mod local;
 mod value_mixture;
 
@@ -122,6 +123,7 @@ fn cases<'a, T: Element>(gpu: &'a Cuda, layer: Layer, sizes: Sizes) -> Vec<Case<
     all.extend(local::cases::<T>(gpu, layer, sizes));
     all.extend(content::cases::<T>(gpu, layer));
     all.extend(axial::cases::<T>(gpu, layer));
+    all.extend(gsa::cases::<T>(gpu, layer));
     all.extend(value_mixture::cases::<T>(gpu, layer));
     all
 }

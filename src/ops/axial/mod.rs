@@ -440,8 +440,10 @@ impl Axial {
     ///
     /// # Errors
     /// As [`Axial::plan_fwd`].
-    pub fn plan_bwd(&self, problem: &BackwardProblem, _gpu: &Gpu) -> Result<Plan> {
+    pub fn plan_bwd(&self, problem: &BackwardProblem, gpu: &Gpu) -> Result<Plan> {
         self.check_bwd(problem)?;
+        // Every class of GPU has what these launches need.
+        let _ = gpu;
         backward::plan(&self.config, problem, false)
     }
 

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! [`content`] with a softmax over positions, and [`axial`](crate::axial) along columns, then rows, with
-//! batch norm between them if wanted: both modules have the formulas. The sum is formed in f32 and rounded once on `Cpu`.
+//! batch norm between them if wanted: both modules have the formulas. The sum is formed in f32 and rounded once; gradients of q and
+//! v are rounded between the branches on `Cuda`.
 //!
 //! Shapes: q, k `[b, h, y, x, d]`; v, o `[b, h, y, x, e]`; tables `[1 or h, 2L − 1, d]`; batch norm f32 `[1 or h, e]`. What
 //! is saved for the backward pass is what the two branches save.
