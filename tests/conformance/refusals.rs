@@ -13,7 +13,7 @@ fn ones(gpu: &Cuda, count: usize) -> CudaSlice<f32> {
 }
 
 /// An output where the values are.
-fn over(gpu: &Cuda, values: &CudaSlice<f32>) -> ViewMut<'static, f32, 5> {
+fn over<'a>(gpu: &Cuda, values: &CudaSlice<f32>) -> ViewMut<'a, f32, 5> {
     let (ptr, _guard) = values.device_ptr(gpu.stream());
     // SAFETY: the memory lives to the end of the test; that both are the same is what is to be refused.
     unsafe { ViewMut::from_raw(ptr, values.len(), SHAPE).unwrap() }
