@@ -3,7 +3,7 @@
 use crate::inputs::values;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use half::f16;
-use macula::local::{Border, LocalConfig, Positions, Sliding, Tables, Window};
+use macula::local::{Blocks, Border, LocalConfig, Positions, Sliding, Tables, Window};
 use macula::reference::local as reference;
 use macula::{Cpu, Element, Local, Tensor};
 use rayon::prelude::*;
@@ -21,8 +21,9 @@ const fn at_border(side: usize, border: Border) -> Window {
     Window::Sliding(Sliding::new([side; 2]).at_border(border))
 }
 
-/// Layers of stand-alone attention networks and of neighbourhood attention at 224², and a map of dense prediction.
-const CASES: [Case; 5] = [
+/// Layers of stand-alone attention networks and of neighbourhood attention at 224², dilated too, a map of dense prediction,
+/// and Swin's shifted windows.
+const CASES: [Case; 7] = [
     Case { name: "b1_56x56_h8_d32_k7", shape: [1, 8, 56, 56, 32], window: Window::sliding([7; 2]) },
     Case { name: "b1_56x56_h8_d64_k7", shape: [1, 8, 56, 56, 64], window: Window::sliding([7; 2]) },
     Case {
@@ -36,6 +37,16 @@ const CASES: [Case; 5] = [
         window: at_border(7, Border::Shift),
     },
     Case { name: "b1_128x128_h4_d32_k3", shape: [1, 4, 128, 128, 32], window: at_border(3, Border::Zero) },
+    Case {
+        name: "b1_56x56_h4_d32_k7_shift_dilated4",
+        shape: [1, 4, 56, 56, 32],
+        window: Window::Sliding(Sliding::new([7; 2]).at_border(Border::Shift).dilated([4; 2])),
+    },
+    Case {
+        name: "b1_56x56_h8_d32_swin7_shifted3",
+        shape: [1, 8, 56, 56, 32],
+        window: Window::Blocks(Blocks::new([7; 2]).offset_by([3; 2])),
+    },
 ];
 
 impl Case {
@@ -115,7 +126,8 @@ fn assert_close(got: &[f32], want: &[f32], what: &str) {
 
 /// Everything that will be timed, on a small map against the definition.
 fn check_small(case: &Case) {
-    let side = case.window.keys()[0] + 2;
+    let step = if let Window::Sliding(window) = case.window { window.dilation[0] } else { 1 };
+    let side = case.window.keys()[0] * step + 2;
     let case = Case { shape: [1, 2, side, side + 1, 6], ..*case };
     let inputs = Inputs::<f32>::of(&case);
     let (cpu, op) = (Cpu::new(), Local::new(case.config()).unwrap());

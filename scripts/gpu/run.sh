@@ -27,7 +27,7 @@ case $mode in
 esac
 sizes=${mode/rehearse/tiny}
 filter=conformance
-sanitized=(radius_attn window_attn content_attn axial_pos_attn gsa value_mixture)
+sanitized=(radius_attn window_attn window_attn_general block_attn content_attn axial_pos_attn gsa value_mixture)
 export MACULA_TEST_GPU=1
 if [[ $mode == rehearse ]]; then
   export LD_LIBRARY_PATH=$PWD/lookalike${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} PATH=$PWD/rehearsal:$PATH

@@ -1,18 +1,29 @@
-//! `local`: windows of 7 and 13 pixels, with and without relative positions.
+//! `local`: windows of 7 and 13 pixels, with and without relative positions; dilated, and Swin's shifted.
 
 use super::{Case, Layer, Make};
 use crate::timing::Call;
 use crate::{Failure, Sizes};
 use macula::local::{
-    Backward, BackwardProblem, Forward, ForwardProblem, LocalConfig, Positions, Tables, Window,
+    Backward, BackwardProblem, Blocks, Border, Forward, ForwardProblem, LocalConfig, Positions, Sliding,
+    Tables, Window,
 };
 use macula::{Cuda, Element, Local, Tensor};
 
-const VARIANTS: [(&str, usize, bool); 4] =
-    [("k7_rel", 7, true), ("k7", 7, false), ("k13_rel", 13, true), ("k13", 13, false)];
+const VARIANTS: [(&str, Window, bool); 6] = [
+    ("k7_rel", Window::sliding([7; 2]), true),
+    (
+        "k7_dilated2_shift",
+        Window::Sliding(Sliding::new([7; 2]).dilated([2; 2]).at_border(Border::Shift)),
+        false,
+    ),
+    ("swin7_shifted3", Window::Blocks(Blocks::new([7; 2]).offset_by([3; 2])), false),
+    ("k7", Window::sliding([7; 2]), false),
+    ("k13_rel", Window::sliding([13; 2]), true),
+    ("k13", Window::sliding([13; 2]), false),
+];
 
-fn config(window: usize, d: usize) -> LocalConfig {
-    LocalConfig { window: Window::sliding([window; 2]), scale: (d as f32).powf(-0.5), ..Default::default() }
+fn config(window: Window, d: usize) -> LocalConfig {
+    LocalConfig { window, scale: (d as f32).powf(-0.5), ..Default::default() }
 }
 
 fn tables<T: Element>(
@@ -122,7 +133,14 @@ pub fn cases<T: Element>(gpu: &Cuda, layer: Layer, sizes: Sizes) -> Vec<Case<'_>
         cost,
         make,
     };
-    let both = |(variant, window, has_tables): (&'static str, usize, bool)| {
+    // Border shift wants a map that holds the window.
+    let fits = |window: Window| match window {
+        Window::Sliding(Sliding { size, dilation, border: Border::Shift }) => {
+            (0..2).all(|i| layer.shape[2 + i] >= size[i] * dilation[i])
+        }
+        _ => true,
+    };
+    let both = |(variant, window, has_tables): (&'static str, Window, bool)| {
         let config = config(window, d);
         let op = Local::new(config).ok()?;
         let fwd = op.forward_cost(&ForwardProblem::contiguous(&config, layer.shape, d, has_tables, T::DTYPE));
@@ -133,6 +151,6 @@ pub fn cases<T: Element>(gpu: &Cuda, layer: Layer, sizes: Sizes) -> Vec<Case<'_>
         Some([case(variant, "forward", fwd, make_fwd as _), case(variant, "backward", bwd, make_bwd)])
     };
     // Without tables the kernels do strictly less: a rehearsal needs one of each window.
-    let wanted = if sizes == Sizes::Tiny { &VARIANTS[..2] } else { &VARIANTS[..] };
-    wanted.iter().copied().filter_map(both).flatten().collect()
+    let wanted = if sizes == Sizes::Tiny { &VARIANTS[..4] } else { &VARIANTS[..] };
+    wanted.iter().copied().filter(|(_, window, _)| fits(*window)).filter_map(both).flatten().collect()
 }

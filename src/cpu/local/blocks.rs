@@ -212,24 +212,26 @@ pub(super) fn forward<T: Element>(
     let shared = Shared::new(config, blocks, maps.q.layout.shape, positions);
     let task = |bh: usize, line: &Line, o: &mut [T], mut lse: Option<&mut [f32]>| {
         let at = [bh / h, bh % h];
-        for column in &shared.lines[1] {
-            let block = shared.block(positions.of_head(bh % h), bh % h, line, column);
-            let q = gather(&maps.q, at, &line.queries, &column.queries).transposed();
-            let k = gather(&maps.k, at, &line.keys, &column.keys);
-            let v = gather(&maps.v, at, &line.keys, &column.keys);
-            let mut scores = block.logits(&q, &k);
-            let [top, sum] = softmax(&mut scores);
-            let out = scores.transposed_times(&v);
-            for (i, place) in block.places.iter().enumerate() {
-                let pixel = place[0] * x + column.queries.start + place[1];
-                for (o, out) in o[pixel * e..][..e].iter_mut().zip(out.row(i)) {
-                    *o = T::from_f32(out / sum[i]);
-                }
-                if let Some(lse) = &mut lse {
-                    lse[pixel] = top[i] + sum[i].ln();
+        vectorised(|| {
+            for column in &shared.lines[1] {
+                let block = shared.block(positions.of_head(bh % h), bh % h, line, column);
+                let q = gather(&maps.q, at, &line.queries, &column.queries).transposed();
+                let k = gather(&maps.k, at, &line.keys, &column.keys);
+                let v = gather(&maps.v, at, &line.keys, &column.keys);
+                let mut scores = block.logits(&q, &k);
+                let [top, sum] = softmax(&mut scores);
+                let out = scores.transposed_times(&v);
+                for (i, place) in block.places.iter().enumerate() {
+                    let pixel = place[0] * x + column.queries.start + place[1];
+                    for (o, out) in o[pixel * e..][..e].iter_mut().zip(out.row(i)) {
+                        *o = T::from_f32(out / sum[i]);
+                    }
+                    if let Some(lse) = &mut lse {
+                        lse[pixel] = top[i] + sum[i].ln();
+                    }
                 }
             }
-        }
+        });
     };
     let write = |o: &mut [T], lse: Option<&mut [f32]>| {
         let o_planes = o.chunks_mut(y * x * e);
@@ -240,7 +242,7 @@ pub(super) fn forward<T: Element>(
             let parts = cut_rows(Some(o), &shared.lines[0], x * e).into_iter().flatten().zip(lse);
             tasks.extend(shared.lines[0].iter().zip(parts).map(|(line, (o, lse))| (bh, line, o, lse)));
         }
-        tasks.into_par_iter().for_each(|(bh, line, o, lse)| vectorised(|| task(bh, line, o, lse)));
+        tasks.into_par_iter().for_each(|(bh, line, o, lse)| task(bh, line, o, lse));
     };
     with_contiguous(o, |o| with_contiguous_maybe(lse, |lse| write(o, lse)));
 }
