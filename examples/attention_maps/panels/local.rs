@@ -11,7 +11,7 @@ use super::super::shared::photo::to_image;
 use super::super::shared::sheet::{Cell, Sheet, enlarge};
 use super::{CELL_SIDE_MIN, Query, Scene, crop, mark, one_query, percent};
 use image::{Rgb, RgbImage};
-use macula::local::{LocalConfig, Positions, Relative, Tables, Window};
+use macula::local::{Blocks, LocalConfig, Positions, Relative, Sliding, Tables, Window};
 use macula::{Device, Local, Tensor};
 
 /// Channels: three colours of nine pixels, and the constant.
@@ -33,11 +33,14 @@ enum By {
     Both,
 }
 
-/// The op with windows of `window` pixels on both sides.
-fn op(window: usize) -> Result<Local, Failure> {
+fn op(window: Window) -> Result<Local, Failure> {
     let scale = LIKENESS.powi(-2);
-    let config = LocalConfig { window: Window::sliding([window; 2]), scale, relative: Relative::Sum };
-    Ok(Local::new(config)?)
+    Ok(Local::new(LocalConfig { window, scale, relative: Relative::Sum })?)
+}
+
+/// A window of so many pixels on both sides.
+const fn square(side: usize) -> Window {
+    Window::sliding([side; 2])
 }
 
 /// Queries, keys and tables on a device.
@@ -48,7 +51,7 @@ struct Inputs {
 }
 
 impl Inputs {
-    fn of(on: &dyn Device, picture: &RgbImage, window: usize, by: By) -> Result<Self, Failure> {
+    fn of(on: &dyn Device, picture: &RgbImage, window: Window, by: By) -> Result<Self, Failure> {
         let (width, height) = picture.dimensions();
         let shape = [1, 1, height as usize, width as usize, CHANNELS];
         let (mut q, mut k) = (Vec::new(), Vec::new());
@@ -59,18 +62,19 @@ impl Inputs {
             k.extend(features);
             k.push(-0.5 * features.iter().map(|f| f * f).sum::<f32>());
         }
-        let before = (window as f32 - 1.0) / 2.0;
+        // Offset 0 is in the middle of either table.
+        let [rows, columns] = window.table_rows();
         let height = if by == By::Likeness { 0.0 } else { (LIKENESS / NEARNESS).powi(2) };
-        let term = |row: usize| -0.5 * height * (row as f32 - before).powi(2);
         let is_last = |i: usize| i % CHANNELS == CHANNELS - 1;
-        let table = || {
-            let rows = (0..window * CHANNELS).map(|i| if is_last(i) { term(i / CHANNELS) } else { 0.0 });
-            Tensor::from_vec(rows.collect(), [1, window, CHANNELS])?.to(on)
+        let table = |rows: usize| {
+            let term = |row: usize| -0.5 * height * (row as f32 - (rows as f32 - 1.0) / 2.0).powi(2);
+            let all = (0..rows * CHANNELS).map(|i| if is_last(i) { term(i / CHANNELS) } else { 0.0 });
+            Tensor::from_vec(all.collect(), [1, rows, CHANNELS])?.to(on)
         };
         Ok(Self {
             q: Tensor::from_vec(q, shape)?.to(on)?,
             k: Tensor::from_vec(k, shape)?.to(on)?,
-            tables: Tables { rel_h: table()?, rel_w: table()? },
+            tables: Tables { rel_h: table(rows)?, rel_w: table(columns)? },
         })
     }
 
@@ -95,7 +99,7 @@ fn attention_map(
     on: &dyn Device,
     picture: &RgbImage,
     query: &Query,
-    window: usize,
+    window: Window,
     by: By,
 ) -> Result<Vec<f32>, Failure> {
     let (op, inputs) = (op(window)?, Inputs::of(on, picture, window, by)?);
@@ -107,13 +111,15 @@ fn attention_map(
     Ok(grads.dv.to_vec()?)
 }
 
-/// Three queries in windows of two sizes, by likeness and by position.
+/// Three queries in windows of two sizes, by likeness and by position; in a dilated window and in a block.
 pub fn maps(scene: &Scene<'_>) -> Result<Canvas, Failure> {
     let kinds = [
-        (7, By::Likeness, "7×7, by likeness"),
-        (33, By::Likeness, "33×33, by likeness"),
-        (33, By::Position, "33×33, by position"),
-        (33, By::Both, "33×33, by both"),
+        (square(7), By::Likeness, "7×7, by likeness"),
+        (square(33), By::Likeness, "33×33, by likeness"),
+        (square(33), By::Position, "33×33, by position"),
+        (square(33), By::Both, "33×33, by both"),
+        (Sliding::new([11; 2]).dilated([3; 2]).into(), By::Likeness, "11×11 of every third"),
+        (Blocks::new([16; 2]).offset_by([8; 2]).into(), By::Likeness, "its block of 16×16"),
     ];
     let mut cells = Vec::new();
     for query in &scene.queries {
@@ -157,7 +163,7 @@ fn noisy(photo: &RgbImage) -> RgbImage {
 }
 
 /// The colours of a picture averaged by the op.
-fn attend(on: &dyn Device, picture: &RgbImage, window: usize, by: By) -> Result<RgbImage, Failure> {
+fn attend(on: &dyn Device, picture: &RgbImage, window: Window, by: By) -> Result<RgbImage, Failure> {
     let (op, inputs) = (op(window)?, Inputs::of(on, picture, window, by)?);
     let [_, _, y, x, _] = inputs.q.shape();
     let colours = picture.as_raw().iter().map(|&byte| f32::from(byte) / 255.0).collect();
@@ -173,10 +179,10 @@ pub fn attended(scene: &Scene<'_>) -> Result<Canvas, Failure> {
         Cell::new(scene.cell(&noisy, &[]), "with noise"),
     ];
     let kinds = [
-        (9, By::Position, "9×9, by position"),
-        (3, By::Likeness, "3×3, by likeness"),
-        (9, By::Likeness, "9×9, by likeness"),
-        (9, By::Both, "9×9, by both"),
+        (square(9), By::Position, "9×9, by position"),
+        (square(3), By::Likeness, "3×3, by likeness"),
+        (square(9), By::Likeness, "9×9, by likeness"),
+        (square(9), By::Both, "9×9, by both"),
     ];
     for (window, by, caption) in kinds {
         cells.push(Cell::new(scene.cell(&attend(scene.device, &noisy, window, by)?, &[]), caption));
