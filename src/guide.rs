@@ -21,5 +21,8 @@ pub mod local {}
 #[doc = include_str!("guide/global.md")]
 pub mod global {}
 
+#[doc = include_str!("guide/value_mixture.md")]
+pub mod value_mixture {}
+
 #[doc = include_str!("guide/lessons.md")]
 pub mod lessons {}
