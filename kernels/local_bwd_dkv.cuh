@@ -5,12 +5,12 @@
 // Reads     k, v once; q, do once per tile whose halo holds them; lse, δ and tables likewise
 // Writes    dk, dv, each element once, by one lane
 // Shared    q and do of a band of the tile's halo (one or two bands), and per query of the band its lse, δ and the table
-//           terms of all its offsets, −inf where its window does not reach
+//           terms of all its offsets, −inf where its window does not reach; B of the planes' heads
 // Numerics  scores, their gradients and sums f32; with 16-bit elements the weights and the gradients of scores (before the
 //           factor α) are rounded to T before they meet do and q
 // Mirrors   src/reference/local.rs::backward, launched by src/ops/local/plan.rs::backward
 #pragma once
-#include "local_table.cuh"
+#include "local_bias.cuh"
 
 // What shared memory holds of a query.
 struct LocalQueryTerms {
@@ -35,6 +35,13 @@ struct LocalBwdDkvParams {
   int32_t unused;
 };
 static_assert(sizeof(LocalBwdDkvParams) == 656, "LocalBwdDkvParams: change src/ops/local/plan.rs together with this");
+
+struct LocalBwdDkvBiasParams {
+  LocalBwdDkvParams plain;
+  local::Bias bias;
+};
+static_assert(sizeof(LocalBwdDkvBiasParams) == 728,
+              "LocalBwdDkvBiasParams: change src/ops/local/plan/bias.rs together with this");
 
 namespace local {
 
@@ -179,12 +186,29 @@ __device__ __forceinline__ Range columns_of(Axis const& a, int size, int first, 
   return a.is_shifted ? r.inside(size) : r;
 }
 
+// Adds the bias to the scores of 16 queries of a walk. `at`: its address for key g and query pixel 0, if rows had no end; queries
+// that follow are closer to the table's start.
+__device__ __forceinline__ void add_bias(float (&c)[2][4], Bias const& bias, int at, Walk const& walk, int number, float scale) {
+  int const t = prim::lane_of_warp().t;
+#pragma unroll
+  for (int j = 0; j < 2; ++j) {
+    int const i = min(number + j * kGroup + 2 * t, walk.count - 1);   // those beyond are masked
+    int const low = at - i * int(sizeof(float)) - walk.row(i) * (bias.row_bytes - walk.packed * int(sizeof(float)));
+    int const high = low + 2 * bias.row_bytes;   // key g + 8 is two rows further
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      c[j][k] = biased(c[j][k], scale, load_shared((k < 2 ? low : high) - k % 2 * int(sizeof(float))));
+    }
+  }
+}
+
 // ---- The kernel -------------------------------------------------------------------------------------------------------
 
-template <class P, int D, bool kTogether>
+template <class P, int D, bool kTogether, class B>
 __device__ __forceinline__ void see_queries(float (&dk)[D / 8][4], float (&dv)[D / 8][4], typename P::Rows const& k,
                                             typename P::Rows const& v, LocalBwdDkvParams const& p, Walk const& walk,
-                                            TermWay const& terms, uint32_t s_plane, int wanted) {
+                                            TermWay const& terms, Bias const* bias, int of_walk, uint32_t s_plane,
+                                            int wanted) {
   Frame const& f = p.frame;
   int const t = prim::lane_of_warp().t;
   typename P::Way way = P::start_way(walk, s_plane);
@@ -205,11 +229,14 @@ __device__ __forceinline__ void see_queries(float (&dk)[D / 8][4], float (&dv)[D
     }
     P::dots(c, k, addresses, 0);
     mask_tail(c, walk, key);
+    if constexpr (B::kIsThere) {
+      add_bias(c, *bias, of_walk, walk, key, p.exponent_scale);
+    }
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        c[j][i] = prim::Exponent<!P::kRounds>::weight(c[j][i], p.exponent_scale, lse[j][i % 2]);
+        c[j][i] = prim::Exponent<!P::kRounds>::weight(c[j][i], B::rest(p.exponent_scale), lse[j][i % 2]);
       }
     }
     if (wanted & kWantsDv) {
@@ -234,8 +261,9 @@ __device__ __forceinline__ void see_queries(float (&dk)[D / 8][4], float (&dv)[D
   }
 }
 
-template <class T, int D, bool kTogether>
-__device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p) {
+// `bias`: null without one.
+template <class T, int D, bool kTogether, class B>
+__device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p, Bias const* bias) {
   using P = Product<T, D>;
   Frame const& f = p.frame;
   uint32_t const s_bytes = prim::shared_address(prim::shared_memory<unsigned char>());
@@ -278,6 +306,9 @@ __device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p) {
     prim::commit_copies();
   };
   copy(0, s_bytes);
+  if constexpr (B::kIsThere) {
+    copy_bias<P>(s_bytes, *bias, f, tile);
+  }
   PatchPixels const pixels = patch_pixels(y, x, patch_y, patch_x, plane_lives);
   auto load = [&](Map const& map, int channels) {
     auto const from = plane_of<T const>(map, f, tile, plane);
@@ -357,7 +388,13 @@ __device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p) {
       TermWay const terms{int(s_pairs) + (place.slot * band_pixels + pixel) * 8, of_pixel + in_rows * int(sizeof(float)),
                           of_pixel + in_columns * int(sizeof(float)), terms_bytes, (end - band) * f.x.halo - 1 - pixel};
       uint32_t const s_plane = s_stage + 2 * place.slot * f.plane_bytes;
-      see_queries<P, D, kTogether>(dk, dv, k, v, p, walk, terms, s_plane, wanted);
+      int of_walk = 0;   // the bias
+      if constexpr (B::kIsThere) {
+        int const row = in_rows - p.terms.pad_y + bias->pad_y;
+        int const column = patch_x + lane.g % kPatch - columns.first + f.x.table_origin + bias->pad_x;
+        of_walk = int(bias_of_slot(*bias, s_bytes, place.slot)) + row * bias->row_bytes + column * int(sizeof(float));
+      }
+      see_queries<P, D, kTogether, B>(dk, dv, k, v, p, walk, terms, bias, of_walk, s_plane, wanted);
     }
     if (!is_last) {
       __syncthreads();   // sync: this band and its terms have been read before others overwrite them
@@ -389,5 +426,12 @@ __device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p) {
   ENTRY_SMEM(name, prim::kSharedSm90);                                               \
   extern "C" __global__ void __launch_bounds__(local::kThreads, 1)                   \
       name(__grid_constant__ LocalBwdDkvParams const p) {                            \
-    local::bwd_dkv<T, D, kTogether>(p);                                              \
+    local::bwd_dkv<T, D, kTogether, local::WithoutBias>(p, nullptr);                 \
+  }
+
+#define LOCAL_BWD_DKV_BIAS(name, T, D, kTogether)                                    \
+  ENTRY_SMEM(name, prim::kSharedSm90);                                               \
+  extern "C" __global__ void __launch_bounds__(local::kThreads, 1)                   \
+      name(__grid_constant__ LocalBwdDkvBiasParams const p) {                        \
+    local::bwd_dkv<T, D, kTogether, local::WithBias>(p.plain, &p.bias);              \
   }

@@ -1,14 +1,17 @@
-// local_bwd_dq — dq, δ = Σ do·o, and the gradients of the relative tables as partial sums.
+// local_bwd_dq — dq, δ = Σ do·o, and the gradients of the relative tables and of a bias as partial sums.
 //
 // Work      one warp per patch of 4×4 queries, as local_fwd; a block makes a run of tiles, one after the other, so that
 //           partial sums are few
 // Reads     q, do, o once; k, v once per tile whose halo holds them; lse once
-// Writes    dq, δ, each element once; one partial of the tables' gradients per block (read back once per further tile)
-// Shared    as local_fwd; its tables make room for the sums of local_sums.cuh; the bands for a tile's table gradients
+// Writes    dq, δ, each element once; one partial of the gradients of tables and bias per block (read back once per further
+//           tile)
+// Shared    as local_fwd; its tables make room for the sums of local_sums.cuh; the bands for a tile's table gradients; per warp
+//           the sums of local_bias_sums.cuh
 // Numerics  products f32; the gradient of a score, before the factor α, is rounded to T where it meets k and q; its sums by
-//           row and column are f32, and meet the tables and q in two parts, high and low
+//           row and column are f32, and meet the tables and q in two parts, high and low; the bias' gradient sums unrounded ones
 // Mirrors   src/reference/local.rs::backward, launched by src/ops/local/plan.rs::backward
 #pragma once
+#include "local_bias_sums.cuh"
 #include "local_sums.cuh"
 
 struct LocalBwdDqParams {
@@ -29,6 +32,14 @@ struct LocalBwdDqParams {
   int32_t unused;
 };
 static_assert(sizeof(LocalBwdDqParams) == 672, "LocalBwdDqParams: change src/ops/local/plan.rs together with this");
+
+struct LocalBwdDqBiasParams {
+  LocalBwdDqParams plain;
+  local::Bias bias;
+  local::BiasGradient gradient;
+};
+static_assert(sizeof(LocalBwdDqBiasParams) == 784,
+              "LocalBwdDqBiasParams: change src/ops/local/plan/bias.rs together with this");
 
 namespace local {
 
@@ -250,16 +261,42 @@ __device__ __forceinline__ void sum_table_rows_f32(float* partial, LocalBwdDqPar
   }
 }
 
+// What the kernel knows of a bias; null pointers without one.
+struct DqBias {
+  Bias const* bias;
+  BiasGradient const* gradient;
+};
+
+// Where a bias takes registers too, pixels of two lines leave none for sums of scores.
+template <class P, class B>
+constexpr bool kSumsAreShared = B::kIsThere && P::kPixelBytes > kLineBytes;
+
+template <bool kShared, class P>
+struct SumsOf {
+  using Type = ScoreSums<P>;
+};
+template <class P>
+struct SumsOf<true, P> {
+  using Type = SharedSums;
+};
+template <class P, class B>
+using DqSums = typename SumsOf<kSumsAreShared<P, B>, P>::Type;
+
 // The rows first .. end of a band. Rows count from the halo's first.
-template <class P, int D>
-__device__ __forceinline__ void see_rows(float (&dq)[D / 8][4], ScoreSums<P>& sums, typename P::Rows const& q,
+template <class P, int D, class B>
+__device__ __forceinline__ void see_rows(float (&dq)[D / 8][4], DqSums<P, B>& sums, typename P::Rows const& q,
                                          typename P::Rows const& d_o, float const (&delta)[2], float const (&lse)[2],
-                                         Tables const& tables, LocalBwdDqParams const& p, uint32_t s_plane, int band_first,
+                                         Tables const& tables, int of_patch, uint32_t s_own,
+                                         LocalBwdDqParams const& p, DqBias const& with, uint32_t s_plane, int band_first,
                                          int column, int first_row, int first, int end) {
   Frame const& f = p.frame;
   Walk const walk = walk_rows(f, P::pixel_bytes(f), band_first, column, first, end);
   typename P::Way way = P::start_way(walk, s_plane);
-  Starts starts = starts_of(tables, first - first_row);
+  typename B::Starts starts = B::starts_of(tables, with.bias, of_patch, first - first_row);
+  [[maybe_unused]] BiasSums bias_sums;
+  if constexpr (B::kIsThere) {
+    bias_sums = BiasSums(s_own, *with.gradient, first - first_row);
+  }
   sums.start_rows();
 #pragma unroll 1
   for (int key = 0; key < walk.count; key += kStep) {
@@ -269,6 +306,7 @@ __device__ __forceinline__ void see_rows(float (&dq)[D / 8][4], ScoreSums<P>& su
     starts.advance();
     P::dots(c, q, addresses, 0);
     mask_tail(c, walk, key);
+    B::add(c, starts, with.bias, walk, key, p.exponent_scale);
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
 #pragma unroll
@@ -281,14 +319,23 @@ __device__ __forceinline__ void see_rows(float (&dq)[D / 8][4], ScoreSums<P>& su
     for (int j = 0; j < 2; ++j) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        c[j][i] = prim::Exponent<!P::kRounds>::weight(c[j][i], p.exponent_scale, lse[i / 2]) * dp[j][i];
+        c[j][i] = prim::Exponent<!P::kRounds>::weight(c[j][i], B::rest(p.exponent_scale), lse[i / 2]) * dp[j][i];
+      }
+    }
+    if constexpr (B::kIsThere) {
+      if (with.gradient->partials != nullptr) {
+        bias_sums.add(c, *with.gradient, walk, key);
       }
     }
     typename P::Weights const weights[1] = {P::weights_of(c)};
     float(*const out[1])[4] = {dq};
     P::template weighted_sums<1>(out, weights, way, walk, 0, f.d);
     if (p.rel_h.data != nullptr || p.rel_w.data != nullptr) {
-      sums.add(weights[0], walk, key, first - first_row);
+      if constexpr (kSumsAreShared<P, B>) {
+        sums.add(c, walk, key, first - first_row);
+      } else {
+        sums.add(weights[0], walk, key, first - first_row);
+      }
     }
     way.advance(walk);
   }
@@ -324,8 +371,9 @@ struct DqPlace {
   }
 };
 
-template <class T, int D>
-__device__ __forceinline__ void bwd_dq_tile(LocalBwdDqParams const& p, int index, float* partial, bool is_first) {
+template <class T, int D, class B>
+__device__ __forceinline__ void bwd_dq_tile(LocalBwdDqParams const& p, DqBias const& with, int index, float* partial,
+                                            float* bias_partial, bool is_first) {
   using P = Product<T, D>;
   Frame const& f = p.frame;
   uint32_t const s_bytes = prim::shared_address(prim::shared_memory<unsigned char>());
@@ -334,7 +382,10 @@ __device__ __forceinline__ void bwd_dq_tile(LocalBwdDqParams const& p, int index
   int const warp = prim::warp_of_block();
   DqPlace const at(f, index, warp);
   bool const has_tables = p.rel_h.data != nullptr || p.rel_w.data != nullptr;
-  bool const wants_scores = p.dq.data != nullptr || p.partials != nullptr;
+  bool wants_scores = p.dq.data != nullptr || p.partials != nullptr;
+  if constexpr (B::kIsThere) {
+    wants_scores = wants_scores || with.gradient->partials != nullptr;
+  }
 
   // ---- Load: the first band, q, do, o, the tables ---------------------------------------------------------------------
   prim::Channels const k_channels = channels_of(p.k, f.d);
@@ -353,6 +404,9 @@ __device__ __forceinline__ void bwd_dq_tile(LocalBwdDqParams const& p, int index
   };
   if (wants_scores) {
     copy(0, s_bytes);
+    if constexpr (B::kIsThere) {
+      copy_bias<P>(s_bytes, *with.bias, f, at.tile);
+    }
   }
   PatchPixels const pixels = patch_pixels(at.y, at.x, at.patch_y, at.patch_x, at.lives);
   auto load = [&](Map const& map, int channels) {
@@ -394,7 +448,15 @@ __device__ __forceinline__ void bwd_dq_tile(LocalBwdDqParams const& p, int index
     }
     __syncwarp();   // sync: tables cleared before other lanes fill them
     int const both[2] = {pixels.x, pixels.x};
-    fill_tables<true, P, T>(tables, q, p.rel_h, rel_h, f.y, at.y, pixels.y, at.halo_y + at.first_row, f.packed);
+    if constexpr (B::kIsThere) {
+      // What a pixel outside the map would see must not meet its offsets' sums: 0 · NaN is no 0.
+      fill_tables<true, P, T>(tables, q, p.rel_h, rel_h, f.y, at.y, pixels.y, at.halo_y + at.first_row, f.packed, pixels.lives);
+      if (with.gradient->partials != nullptr) {
+        clear_bias_sums(s_own, *with.gradient, f, at.y, at.x, at.patch_y, at.patch_x);
+      }
+    } else {
+      fill_tables<true, P, T>(tables, q, p.rel_h, rel_h, f.y, at.y, pixels.y, at.halo_y + at.first_row, f.packed);
+    }
     fill_tables<false, P, T>(tables, q, p.rel_w, rel_w, f.x, at.x, both, at.halo_x + at.column, f.packed);
   }
 
@@ -407,8 +469,13 @@ __device__ __forceinline__ void bwd_dq_tile(LocalBwdDqParams const& p, int index
       dq[i][j] = 0.f;
     }
   }
-  ScoreSums<P> sums;
+  DqSums<P, B> sums;
   sums.start(own_sums, 0);
+  int of_patch = 0;   // its bias
+  if constexpr (B::kIsThere) {
+    uint32_t const s_copy = bias_of_slot(*with.bias, s_bytes, at.warp.slot);
+    of_patch = bias_of_patch(*with.bias, s_copy, f, at.y, at.x, at.patch_y, at.patch_x);
+  }
   uint32_t s_stage = s_bytes;
 #pragma unroll 1
   for (int band = 0; band < at.halo_rows; band += f.band_rows) {
@@ -426,8 +493,8 @@ __device__ __forceinline__ void bwd_dq_tile(LocalBwdDqParams const& p, int index
     int const end = at.lives ? min(min(band + f.band_rows, at.halo_rows), own_end) : 0;
 #pragma unroll 1
     for (int row = max(band, at.first_row); row < end; row += sums.kSummedRows) {
-      see_rows<P, D>(dq, sums, q, d_o, delta, lse, tables, p, s_plane, band, at.column, at.first_row, row,
-                     min(row + sums.kSummedRows, end));
+      see_rows<P, D, B>(dq, sums, q, d_o, delta, lse, tables, of_patch, s_own, p, with, s_plane, band, at.column, at.first_row, row,
+                        min(row + sums.kSummedRows, end));
     }
     __syncthreads();   // sync: this band, and tables, read before another one, or the next phase, overwrites them; sums written
     if (!is_last && f.stages == 1) {
@@ -439,6 +506,16 @@ __device__ __forceinline__ void bwd_dq_tile(LocalBwdDqParams const& p, int index
   // ---- The same place, found again: it would take registers that the main loop needs ------------------------------------
   asm volatile("" : "+r"(index));
   DqPlace const own(f, index, warp);
+
+  // ---- The bias: sums by offset -----------------------------------------------------------------------------------------
+  if constexpr (B::kIsThere) {
+    if (with.gradient->partials != nullptr) {
+      add_bias_partial(bias_partial, s_bytes, *with.gradient, f, own.tile, is_first);
+      if (!has_tables) {
+        __syncthreads();   // sync: the warps' sums read before the next tile clears them
+      }
+    }
+  }
 
   // ---- The relative terms: sums by table row, 16 rows at a time ---------------------------------------------------------
   if (has_tables) {
@@ -491,17 +568,23 @@ __device__ __forceinline__ void bwd_dq_tile(LocalBwdDqParams const& p, int index
   }
 }
 
-template <class T, int D>
-__device__ __forceinline__ void bwd_dq(LocalBwdDqParams const& p) {
+template <class T, int D, class B>
+__device__ __forceinline__ void bwd_dq(LocalBwdDqParams const& p, DqBias const& with) {
   int const section = p.blocks_per_section.quotient(blockIdx.x);
   int const block = p.blocks_per_section.remainder(blockIdx.x, section);
   int const first = block * p.tiles_per_block;
   int const end = min(first + p.tiles_per_block, p.tiles_per_section);
   int const rows = p.frame.y.table_rows + p.frame.x.table_rows;
   float* const partial = p.partials == nullptr ? nullptr : p.partials + int64_t(blockIdx.x) * rows * p.frame.d;
+  float* bias_partial = nullptr;
+  if constexpr (B::kIsThere) {
+    if (with.gradient->partials != nullptr) {
+      bias_partial = with.gradient->partials + int64_t(blockIdx.x) * p.frame.y.table_rows * p.frame.x.table_rows;
+    }
+  }
 #pragma unroll 1
   for (int i = first; i < end; ++i) {
-    bwd_dq_tile<T, D>(p, section * p.tiles_per_section + i, partial, i == first);
+    bwd_dq_tile<T, D, B>(p, with, section * p.tiles_per_section + i, partial, bias_partial, i == first);
   }
 }
 
@@ -511,5 +594,12 @@ __device__ __forceinline__ void bwd_dq(LocalBwdDqParams const& p) {
   ENTRY_SMEM(name, prim::kSharedSm90);                                               \
   extern "C" __global__ void __launch_bounds__(local::kThreads, 1)                   \
       name(__grid_constant__ LocalBwdDqParams const p) {                             \
-    local::bwd_dq<T, D>(p);                                                          \
+    local::bwd_dq<T, D, local::WithoutBias>(p, local::DqBias{nullptr, nullptr});     \
+  }
+
+#define LOCAL_BWD_DQ_BIAS(name, T, D)                                                \
+  ENTRY_SMEM(name, prim::kSharedSm90);                                               \
+  extern "C" __global__ void __launch_bounds__(local::kThreads, 1)                   \
+      name(__grid_constant__ LocalBwdDqBiasParams const p) {                         \
+    local::bwd_dq<T, D, local::WithBias>(p.plain, local::DqBias{&p.bias, &p.gradient}); \
   }

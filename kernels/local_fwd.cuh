@@ -1,15 +1,16 @@
-// local_fwd — o = softmax(α (q·k + q·r)) v over the window of every query, fused.
+// local_fwd — o = softmax(α (q·k + q·r) + B) v over the window of every query, fused; B only in the entries of local_fwd_bias.
 //
 // Work      one warp per patch of 4×4 queries (kPatches 2: two, one above the other, that share their keys), 8 warps a block;
 //           keys of the patch's own halo, 16 at a time; softmax with a reference that follows the maximum lazily
 // Reads     q once; k, v once per tile whose halo holds them; tables once per warp
 // Writes    o, lse, each element once, by one lane
-// Shared    k and v of a band of the tile's halo (one or two bands), and per warp the two tables of local_table.cuh
+// Shared    k and v of a band of the tile's halo (one or two bands), per warp the two tables of local_table.cuh, and B of the
+//           planes' heads
 // Numerics  scores, softmax and sums f32; with 16-bit elements the weights are rounded to T before they meet v, and the
 //           normaliser sums the rounded ones; lse, natural, sums the unrounded ones
 // Mirrors   src/reference/local.rs::forward, launched by src/ops/local/plan.rs::forward
 #pragma once
-#include "local_table.cuh"
+#include "local_bias.cuh"
 #include "prim/softmax.cuh"
 
 struct LocalFwdParams {
@@ -23,6 +24,12 @@ struct LocalFwdParams {
   int32_t unused;
 };
 static_assert(sizeof(LocalFwdParams) == 528, "LocalFwdParams: change src/ops/local/plan.rs together with this");
+
+struct LocalFwdBiasParams {
+  LocalFwdParams plain;
+  local::Bias bias;
+};
+static_assert(sizeof(LocalFwdBiasParams) == 600, "LocalFwdBiasParams: change src/ops/local/plan/bias.rs together with this");
 
 namespace local {
 
@@ -77,20 +84,21 @@ struct FwdPatch {
 };
 
 // The rows first .. end of a band, for those patches that see them. Rows count from the halo's first.
-template <class P, int D, int kFirst, int kCount, int kPatches>
+template <class P, int D, class B, int kFirst, int kCount, int kPatches>
 __device__ __forceinline__ void see_rows(FwdPatch<P, D> (&patches)[kPatches], Tables const (&tables)[kPatches],
-                                         int const (&first_row)[kPatches], LocalFwdParams const& p, uint32_t s_plane,
-                                         int band_first, int column, int first, int end) {
+                                         int const (&of_patch)[kPatches], int const (&first_row)[kPatches],
+                                         LocalFwdParams const& p, Bias const* bias, uint32_t s_plane, int band_first, int column,
+                                         int first, int end) {
   if (first >= end) {
     return;
   }
   Frame const& f = p.frame;
   Walk const walk = walk_rows(f, P::pixel_bytes(f), band_first, column, first, end);
   typename P::Way way = P::start_way(walk, s_plane);
-  Starts starts[kCount];
+  typename B::Starts starts[kCount];
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    starts[i] = starts_of(tables[kFirst + i], first - first_row[kFirst + i]);
+    starts[i] = B::starts_of(tables[kFirst + i], bias, of_patch[kFirst + i], first - first_row[kFirst + i]);
   }
 #pragma unroll 1
   for (int key = 0; key < walk.count; key += kStep) {
@@ -105,7 +113,8 @@ __device__ __forceinline__ void see_rows(FwdPatch<P, D> (&patches)[kPatches], Ta
       starts[i].advance();
       P::dots(c, patch.q, addresses, 0);
       mask_tail(c, walk, key);
-      patch.weigh(c, p.scale);
+      B::add(c, starts[i], bias, walk, key, p.scale);
+      patch.weigh(c, B::rest(p.scale));
       weights[i] = P::weights_of(c);
       P::add_totals(patch.total, weights[i]);
       sums[i] = patch.o;
@@ -115,8 +124,9 @@ __device__ __forceinline__ void see_rows(FwdPatch<P, D> (&patches)[kPatches], Ta
   }
 }
 
-template <class T, int D, int kPatches>
-__device__ __forceinline__ void fwd(LocalFwdParams const& p) {
+// `bias`: null without one.
+template <class T, int D, int kPatches, class B>
+__device__ __forceinline__ void fwd(LocalFwdParams const& p, Bias const* bias) {
   using P = Product<T, D>;
   Frame const& f = p.frame;
   uint32_t const s_bytes = prim::shared_address(prim::shared_memory<unsigned char>());
@@ -151,9 +161,13 @@ __device__ __forceinline__ void fwd(LocalFwdParams const& p) {
     prim::commit_copies();
   };
   copy(0, s_bytes);
+  if constexpr (B::kIsThere) {
+    copy_bias<P>(s_bytes, *bias, f, tile);
+  }
 
   FwdPatch<P, D> patches[kPatches];
   Tables tables[kPatches];
+  [[maybe_unused]] int of_patch[kPatches];   // its bias
   int first_row[kPatches];
   int const patch_x = x.first + place.x;
   int const column = window_start(f.x, x, patch_x) - halo_x;
@@ -176,6 +190,9 @@ __device__ __forceinline__ void fwd(LocalFwdParams const& p) {
     uint32_t const s_tables = s_bytes + f.warp_offset + (plane_lives ? warp : 0) * f.warp_bytes + i * p.tables.bytes;
     tables[i] = tables_at(s_tables, p.tables);
     first_row[i] = window_start(f.y, y, patch_y) - halo_y;
+    if constexpr (B::kIsThere) {
+      of_patch[i] = bias_of_patch(*bias, bias_of_slot(*bias, s_bytes, place.slot), f, y, x, patch_y, patch_x);
+    }
     if (plane_lives) {
       clear_tables(s_tables, p.tables, -INFINITY);
       __syncwarp();   // sync: tables cleared before other lanes fill them
@@ -203,14 +220,14 @@ __device__ __forceinline__ void fwd(LocalFwdParams const& p) {
     int const first = max(band, first_row[0]);
     int const end = plane_lives ? min(min(band + f.band_rows, halo_rows), first_row[kPatches - 1] + own_rows) : 0;
     if constexpr (kPatches == 1) {
-      see_rows<P, D, 0, 1>(patches, tables, first_row, p, s_plane, band, column, first, end);
+      see_rows<P, D, B, 0, 1>(patches, tables, of_patch, first_row, p, bias, s_plane, band, column, first, end);
     } else {
       // Rows of the upper patch alone, of both, of the lower alone.
       int const second = first_row[1];
       int const third = first_row[0] + own_rows;
-      see_rows<P, D, 0, 1>(patches, tables, first_row, p, s_plane, band, column, first, min(end, second));
-      see_rows<P, D, 0, 2>(patches, tables, first_row, p, s_plane, band, column, max(first, second), min(end, third));
-      see_rows<P, D, 1, 1>(patches, tables, first_row, p, s_plane, band, column, max(first, third), end);
+      see_rows<P, D, B, 0, 1>(patches, tables, of_patch, first_row, p, bias, s_plane, band, column, first, min(end, second));
+      see_rows<P, D, B, 0, 2>(patches, tables, of_patch, first_row, p, bias, s_plane, band, column, max(first, second), min(end, third));
+      see_rows<P, D, B, 1, 1>(patches, tables, of_patch, first_row, p, bias, s_plane, band, column, max(first, third), end);
     }
     if (!is_last) {
       __syncthreads();   // sync: this band has been read before another one overwrites it
@@ -252,5 +269,12 @@ __device__ __forceinline__ void fwd(LocalFwdParams const& p) {
   ENTRY_SMEM(name, prim::kSharedSm90);                                               \
   extern "C" __global__ void __launch_bounds__(local::kThreads, kMinBlocks)          \
       name(__grid_constant__ LocalFwdParams const p) {                               \
-    local::fwd<T, D, kPatches>(p);                                                   \
+    local::fwd<T, D, kPatches, local::WithoutBias>(p, nullptr);                      \
+  }
+
+#define LOCAL_FWD_BIAS(name, T, D, kPatches, kMinBlocks)                             \
+  ENTRY_SMEM(name, prim::kSharedSm90);                                               \
+  extern "C" __global__ void __launch_bounds__(local::kThreads, kMinBlocks)          \
+      name(__grid_constant__ LocalFwdBiasParams const p) {                           \
+    local::fwd<T, D, kPatches, local::WithBias>(p.plain, &p.bias);                   \
   }

@@ -96,10 +96,8 @@ struct ScoreSums {
   }
 };
 
-// In f32 the sums live in shared memory of their own.
-template <int D>
-struct ScoreSums<Product<float, D>> {
-  using P = Product<float, D>;
+// Where registers are few, the sums live in shared memory of their own, and are of scores that nothing has rounded.
+struct SharedSums {
   static constexpr int kSummedRows = 2 * kGroup;
 
   Tables sums;
@@ -110,7 +108,7 @@ struct ScoreSums<Product<float, D>> {
   __device__ __forceinline__ void finish(Tables const&, int) {}
 
   // `first_row`: the walk's, in the tables.
-  __device__ __forceinline__ void add(typename P::Weights const& weights, Walk const& walk, int key, int first_row) {
+  __device__ __forceinline__ void add(float const (&scores)[2][4], Walk const& walk, int key, int first_row) {
     int const t = prim::lane_of_warp().t;
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
@@ -118,7 +116,7 @@ struct ScoreSums<Product<float, D>> {
       int const row = walk.row(first);
       int const own = first + 2 * t;
       int const own_row = walk.row(own);
-      float const(&c)[4] = weights.c[j];
+      float const(&c)[4] = scores[j];
       __syncwarp();   // sync: entries of the group before written, by whichever lanes
       if (own < walk.count) {
         uint32_t const at = sums.columns + (own - own_row * walk.packed) * kColumnBytes;
@@ -146,6 +144,14 @@ struct ScoreSums<Product<float, D>> {
         }
       }
     }
+  }
+};
+
+// In f32 they always are.
+template <int D>
+struct ScoreSums<Product<float, D>> : SharedSums {
+  __device__ __forceinline__ void add(typename Product<float, D>::Weights const& weights, Walk const& walk, int key, int first_row) {
+    SharedSums::add(weights.c, walk, key, first_row);
   }
 };
 

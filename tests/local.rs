@@ -272,7 +272,7 @@ pub fn cases() -> impl Iterator<Item = Case> {
     CASES.iter().chain(windows::CASES).flat_map(with_borders)
 }
 
-fn with_borders(case: &Case) -> Vec<Case> {
+pub fn with_borders(case: &Case) -> Vec<Case> {
     let of = |window: Window| Case { window, ..*case };
     match case.window {
         Window::Sliding(window) => {

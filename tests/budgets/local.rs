@@ -26,7 +26,7 @@ pub fn cases() -> Vec<Case> {
     let seven = Window::sliding([7, 7]);
     let floats = [forward::<f32>(map(32), seven), backward::<f32>(map(32), seven)];
     let others = WINDOWS.into_iter().flat_map(|(map, w)| [forward::<f16>(map, w), backward::<f16>(map, w)]);
-    halves.chain(backward_halves).chain(floats).chain(others).collect()
+    halves.chain(backward_halves).chain(floats).chain(others).chain(super::local_bias::cases()).collect()
 }
 
 fn config(d: usize, window: Window) -> LocalConfig {

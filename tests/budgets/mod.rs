@@ -7,6 +7,7 @@ pub mod content;
 pub mod gaussian;
 pub mod gsa;
 pub mod local;
+pub mod local_bias;
 pub mod value_mixture;
 
 use macula::cudarc::driver::{CudaSlice, DevicePtr};

@@ -9,15 +9,10 @@ use macula::local::{Backward, Blocks, Border, Forward, Relative, Sliding, Tables
 use macula::{Cuda, DType, Element, Layout, Local, View, ViewMut};
 use ptx_emulator::TensorMode;
 
-/// What there are kernels for.
-fn runs_on_cuda(case: &Case) -> bool {
-    case.bias.is_none()
-}
-
 /// Every case under two orders of warps, taking turns on the devices; the plain one on all, under every rounding.
 fn conformance<T: Element>() {
     let devices = devices();
-    for (turn, case) in cases().filter(runs_on_cuda).enumerate() {
+    for (turn, case) in cases().chain(super::local_bias::cases()).enumerate() {
         let is_plain = case.name == "plain";
         for (ordinal, on) in devices.iter().enumerate() {
             if !is_plain && turn % devices.len() != ordinal {

@@ -8,5 +8,6 @@ mod gaussian;
 mod gaussian_tile;
 mod gsa;
 mod local;
+mod local_bias;
 mod refusals;
 mod value_mixture;

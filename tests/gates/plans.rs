@@ -34,6 +34,7 @@ fn plans() -> Vec<(String, macula::Result<Plan>)> {
                 let at = format!("{dtype:?} {shape:?} on {gpu:?}");
                 gaussian(&mut plans, shape, dtype, &gpu, &at);
                 local(&mut plans, shape, dtype, &gpu, &at);
+                local_bias(&mut plans, shape, dtype, &gpu, &at);
                 axial(&mut plans, shape, dtype, &gpu, &at);
                 content(&mut plans, shape, dtype, &gpu, &at);
                 gsa(&mut plans, shape, dtype, &gpu, &at);
@@ -91,6 +92,32 @@ fn local(
         plans.push((format!("local forward {config:?} {at}"), op.plan_fwd(&forward, gpu)));
         let backward = local::BackwardProblem::contiguous(&config, shape, e, true, dtype);
         plans.push((format!("local backward {config:?} {at}"), op.plan_bwd(&backward, gpu)));
+    }
+}
+
+fn local_bias(
+    plans: &mut Vec<(String, macula::Result<Plan>)>,
+    shape: [usize; 5],
+    dtype: DType,
+    gpu: &Gpu,
+    at: &str,
+) {
+    for size in [[1, 1], [7, 7], [6, 8], [13, 13], [33, 33]] {
+        let config = LocalConfig {
+            window: Sliding::new(size).into(),
+            relative: Relative::Sum,
+            ..LocalConfig::default()
+        };
+        let op = Local::new(config).unwrap();
+        for (heads, has_tables) in [(1, false), (shape[1], true)] {
+            let bias = Some(Layout::contiguous([heads, size[0], size[1]]));
+            let forward = local::ForwardProblem::contiguous(&config, shape, shape[4], has_tables, dtype);
+            let forward = local::ForwardProblem { bias, ..forward };
+            plans.push((format!("local forward with bias {config:?} {at}"), op.plan_fwd(&forward, gpu)));
+            let backward = local::BackwardProblem::contiguous(&config, shape, shape[4], has_tables, dtype);
+            let backward = local::BackwardProblem { bias, dbias: bias, ..backward };
+            plans.push((format!("local backward with bias {config:?} {at}"), op.plan_bwd(&backward, gpu)));
+        }
     }
 }
 

@@ -100,6 +100,15 @@ const EXPECTED: &[(&str, &[(Op, usize)])] = &[
     ("local_bwd_dkv_f16", &[(Op::Hmma, 20), (Op::Ldsm, 4), (Op::Ldgsts, 2), (Op::Ldg128, 2)]),
     ("local_bwd_dkv_bf16", &[(Op::Hmma, 20), (Op::Ldsm, 4), (Op::Ldgsts, 2), (Op::Ldg128, 2)]),
     ("local_bwd_dkv_f32", &[(Op::Ldgsts, 2), (Op::Ldg128, 2), (Op::Stg128, 1)]),
+    ("local_fwd_bias_f16", &[(Op::Hmma, 13), (Op::Ldsm, 2), (Op::Ldgsts, 2), (Op::Ldg128, 2)]),
+    ("local_fwd_bias_bf16", &[(Op::Hmma, 13), (Op::Ldsm, 2), (Op::Ldgsts, 2), (Op::Ldg128, 2)]),
+    ("local_fwd_bias_f32", &[(Op::Ldgsts, 2), (Op::Ldg128, 2), (Op::Stg128, 1)]),
+    ("local_bwd_dq_bias_f16", &[(Op::Hmma, 35), (Op::Ldsm, 3), (Op::Ldgsts, 2), (Op::Ldg128, 3)]),
+    ("local_bwd_dq_bias_bf16", &[(Op::Hmma, 35), (Op::Ldsm, 3), (Op::Ldgsts, 2), (Op::Ldg128, 3)]),
+    ("local_bwd_dq_bias_f32", &[(Op::Ldgsts, 2), (Op::Ldg128, 3), (Op::Stg128, 1)]),
+    ("local_bwd_dkv_bias_f16", &[(Op::Hmma, 20), (Op::Ldsm, 4), (Op::Ldgsts, 2), (Op::Ldg128, 2)]),
+    ("local_bwd_dkv_bias_bf16", &[(Op::Hmma, 20), (Op::Ldsm, 4), (Op::Ldgsts, 2), (Op::Ldg128, 2)]),
+    ("local_bwd_dkv_bias_f32", &[(Op::Ldgsts, 2), (Op::Ldg128, 2), (Op::Stg128, 1)]),
 ];
 
 impl Op {

@@ -10,6 +10,7 @@ mod edit;
 mod gaussian;
 mod gsa;
 mod local;
+mod local_bias;
 mod value_mixture;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,7 @@ const HARMLESS: [&[Harmless]; 6] = [
 fn plans() -> Vec<Plan> {
     let mut plans = gaussian::plans();
     plans.extend(local::plans());
+    plans.extend(local_bias::plans());
     plans.extend(content::plans());
     plans.extend(axial::plans());
     plans.extend(gsa::plans());

@@ -1,5 +1,6 @@
 //! Launches and cost of `local`.
 
+mod bias;
 mod geometry;
 mod params;
 mod tiling;
@@ -8,6 +9,7 @@ use crate::config::local::{LocalConfig, Relative, Window};
 use crate::ops::planning::{Map, check_contiguous, grid};
 use crate::plan::{Divisor, Ptr};
 use crate::{Cost, DType, Error, Gpu, Launch, Layout, Local, Plan, Result};
+use bias::{LocalBwdDkvBiasParams, LocalBwdDqBiasParams, LocalFwdBiasParams};
 use geometry::{Geometry, Sight};
 use params::{
     LocalBwdDkvParams, LocalBwdDqParams, LocalBwdDrelParams, LocalFwdParams, LocalQueryTerms, Table,
@@ -94,7 +96,6 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
         return Ok(Plan::default());
     }
     let p = problem;
-    refuse(&p.bias)?;
     check_extent(&p.q)?;
     for (arg, layout) in [("q", &p.q), ("k", &p.k), ("v", &p.v), ("o", &p.o)] {
         check_contiguous(OP, arg, layout)?;
@@ -102,11 +103,13 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
     let class = Class::of(p.dtype, &p.q, &p.v);
     let geometry = Geometry::of(config, &p.q);
     let table_shape = tiling::table_shape(geometry.sights().map(Sight::of_patch));
+    let task = task(&geometry, class, &p.q, &p.v, gpu);
+    let copy = p.bias.map(|bias| bias::Copy::of_keys(&bias, &geometry.axes, task.packed(), false));
     let cut = |is_tall: bool| {
         let patches = if is_tall { 2 } else { 1 };
         let warp_bytes = patches * table_shape.bytes as usize;
         let pairs_up = !is_tall && class.channels <= 64;
-        Task { patches, warp_bytes, pairs_up, ..task(&geometry, class, &p.q, &p.v, gpu) }.tile(geometry.axes)
+        Task { patches, warp_bytes, pairs_up, ..task.with_bias(copy) }.tile(geometry.axes)
     };
     let wants_tall =
         p.dtype != DType::F32 && class.channels <= 64 && geometry.axes[0].window as usize > TALL_ABOVE;
@@ -141,7 +144,14 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
         (DType::Bf16, 64, true) => "local_fwd_bf16_d64_tall",
         (DType::Bf16, ..) => "local_fwd_bf16_d128",
     };
-    let launch = Launch::new(kernel, grid(OP, tiling.tiles())?, tiling.shared_bytes as u32, &params);
+    let (grid, shared_bytes) = (grid(OP, tiling.tiles())?, tiling.shared_bytes as u32);
+    let launch = match copy {
+        Some(copy) => {
+            let params = LocalFwdBiasParams { plain: params, bias: copy.params(7, &tiling) };
+            Launch::new(bias::entry(kernel), grid, shared_bytes, &params)
+        }
+        None => Launch::new(kernel, grid, shared_bytes, &params),
+    };
     Ok(Plan { launches: vec![launch], workspace_bytes: 0 })
 }
 
@@ -150,7 +160,6 @@ pub(super) fn backward(config: &LocalConfig, problem: &BackwardProblem, gpu: &Gp
     if p.q.is_empty() {
         return Ok(empty_backward(p));
     }
-    refuse(&p.bias)?;
     check_extent(&p.q)?;
     for (arg, layout) in [("q", &p.q), ("k", &p.k), ("v", &p.v), ("o", &p.o), ("d_o", &p.d_o)] {
         check_contiguous(OP, arg, layout)?;
@@ -160,6 +169,7 @@ pub(super) fn backward(config: &LocalConfig, problem: &BackwardProblem, gpu: &Gp
     }
 
     let wants_tables = p.tables.is_some() && (p.drel_h.is_some() || p.drel_w.is_some());
+    let wants_bias = p.bias.is_some() && p.dbias.is_some();
     let wants_delta = p.dk.is_some();
     let delta_bytes = if wants_delta {
         tiling::round_up(4 * p.q.shape[..4].iter().product::<usize>(), WORKSPACE_ALIGN)
@@ -167,8 +177,8 @@ pub(super) fn backward(config: &LocalConfig, problem: &BackwardProblem, gpu: &Gp
         0
     };
     let mut plan = Plan { launches: Vec::new(), workspace_bytes: delta_bytes };
-    if p.dq.is_some() || wants_tables || wants_delta {
-        dq(config, p, gpu, wants_tables, &mut plan)?;
+    if p.dq.is_some() || wants_tables || wants_bias || wants_delta {
+        dq(config, p, gpu, [wants_tables, wants_bias], &mut plan)?;
     }
     if p.dk.is_some() || p.dv.is_some() {
         dkv(config, p, gpu, &mut plan)?;
@@ -176,53 +186,74 @@ pub(super) fn backward(config: &LocalConfig, problem: &BackwardProblem, gpu: &Gp
     Ok(plan)
 }
 
-/// Without pixels the tables' gradients are zero.
+/// Without pixels the gradients of tables and bias are zero.
 fn empty_backward(p: &BackwardProblem) -> Plan {
     let mut plan = Plan::default();
     if let Some(tables) = &p.tables {
         let heads = tables[0].shape[0].max(tables[1].shape[0]);
-        drel(p, tables, heads, 0, 0.0, Ptr::NULL, &mut plan);
+        drel(p, tables, Partials::none(heads), 0.0, &mut plan);
+    }
+    if let Some(bias) = &p.bias {
+        dbias(p, bias, Partials::none(bias.shape[0]), &mut plan);
     }
     plan
 }
 
-/// Launches what makes dq, δ and the tables' gradients. The workspace begins with δ.
+/// Launches what makes dq, δ and the gradients of tables and bias. The workspace begins with δ.
 fn dq(
     config: &LocalConfig,
     p: &BackwardProblem,
     gpu: &Gpu,
-    wants_tables: bool,
+    [wants_tables, wants_bias]: [bool; 2],
     plan: &mut Plan,
 ) -> Result<()> {
     let class = Class::of(p.dtype, &p.q, &p.v);
     let geometry = Geometry::of(config, &p.q);
-    let table_shape = tiling::table_shape(geometry.sights().map(Sight::of_patch));
+    let seen = geometry.sights().map(Sight::of_patch);
+    let packed_min = if wants_bias { bias::Sums::columns(&geometry.axes) } else { 0 };
+    let table_shape = tiling::table_shape([seen[0], seen[1].max(packed_min)]);
     let is_f32 = p.dtype == DType::F32;
-    let sums_offset = if is_f32 && p.tables.is_some() { table_shape.bytes } else { 0 };
-    let by_head = wants_tables && p.tables.iter().flatten().any(|table| table.shape[0] > 1);
+    // See `kSumsAreShared` in `kernels/local_bwd_dq.cuh`.
+    let sums_are_shared = is_f32 || p.bias.is_some() && class.channels > 64;
+    let sums_offset = if sums_are_shared && p.tables.is_some() { table_shape.bytes } else { 0 };
+    let by_head = wants_tables && p.tables.iter().flatten().any(|table| table.shape[0] > 1)
+        || wants_bias && p.bias.is_some_and(|bias| bias.shape[0] > 1);
     // The tables' gradients: sums of 16 table rows, skewed, of every warp, and with tensor cores the queries.
     let skewed_bytes = tiling::WARPS * SKEWED_BYTES;
     let staged_bytes =
         if is_f32 { 0 } else { tiling::WARPS * tiling::PATCH * tiling::PATCH * class.pixel_bytes };
+    let task = Task { packed_min, ..task(&geometry, class, &p.q, &p.v, gpu) };
+    let copy = p.bias.map(|bias| bias::Copy::of_keys(&bias, &geometry.axes, task.packed(), by_head));
+    let bias_sums = bias::Sums::new(&geometry.axes, task.packed());
+    let bias_offset = (table_shape.bytes + sums_offset) as usize;
     let task = Task {
         by_head,
-        warp_bytes: (table_shape.bytes + sums_offset) as usize,
+        warp_bytes: bias_offset + if wants_bias { bias_sums.bytes() } else { 0 },
         stages_min: if p.tables.is_some() { skewed_bytes + staged_bytes } else { 0 },
-        ..task(&geometry, class, &p.q, &p.v, gpu)
+        ..task.with_bias(copy)
     };
     let tiling = task.tile(geometry.axes).ok_or_else(too_little_memory)?;
     let (exponent_scale, is_negative) = exponent_scale(config.scale, p.dtype);
 
-    // Each block makes one partial of the tables' gradients, from a run of tiles.
+    // Each block makes one partial of the gradients of tables and bias, from a run of tiles.
     let rows: usize = p.tables.iter().flatten().map(|table| table.shape[1]).sum();
-    let partial_bytes = 4 * rows * p.q.shape[4];
-    let (tiles_per_block, blocks_per_section) = if wants_tables {
-        runs(&tiling, partial_bytes, p.q.len() * p.dtype.bytes())
+    let table_bytes = if wants_tables { 4 * rows * p.q.shape[4] } else { 0 };
+    let bias_bytes = match &p.bias {
+        Some(bias) if wants_bias => 4 * bias.shape[1] * bias.shape[2],
+        _ => 0,
+    };
+    let (tiles_per_block, blocks_per_section) = if wants_tables || wants_bias {
+        runs(&tiling, table_bytes + bias_bytes, p.q.len() * p.dtype.bytes())
     } else {
         (1, tiling.tiles_per_section)
     };
     let blocks = tiling.sections * blocks_per_section;
-    let partials = Ptr::workspace(plan.workspace_bytes as u64);
+    let mut partials = |bytes: usize| {
+        let data = if bytes > 0 { Ptr::workspace(plan.workspace_bytes as u64) } else { Ptr::NULL };
+        plan.workspace_bytes += tiling::round_up(blocks * bytes, WORKSPACE_ALIGN);
+        Partials { data, sections: tiling.sections, blocks_per_section }
+    };
+    let (of_tables, of_bias) = (partials(table_bytes), partials(bias_bytes));
     let params = LocalBwdDqParams {
         q: Map::of(0, &p.q, p.dtype),
         k: Map::of(1, &p.k, p.dtype),
@@ -232,7 +263,7 @@ fn dq(
         dq: p.dq.as_ref().map_or(Map::NONE, |layout| Map::of(8, layout, p.dtype)),
         lse: Ptr::operand(6),
         delta: if p.dk.is_some() { Ptr::workspace(0) } else { Ptr::NULL },
-        partials: if wants_tables { partials } else { Ptr::NULL },
+        partials: of_tables.data,
         tables: tables(config, p.tables, p.q.shape[4], p.dtype),
         frame: tiling.frame,
         table_shape,
@@ -255,10 +286,20 @@ fn dq(
         (DType::Bf16, 64) => "local_bwd_dq_bf16_d64",
         (DType::Bf16, _) => "local_bwd_dq_bf16_d128",
     };
-    plan.launches.push(Launch::new(kernel, grid(OP, blocks)?, tiling.shared_bytes as u32, &params));
+    let (grid, shared_bytes) = (grid(OP, blocks)?, tiling.shared_bytes as u32);
+    plan.launches.push(match (copy, &p.bias) {
+        (Some(copy), Some(bias)) => {
+            let gradient = bias_sums.params(of_bias.data, bias_offset, bias, &tiling);
+            let params = LocalBwdDqBiasParams { plain: params, bias: copy.params(13, &tiling), gradient };
+            Launch::new(bias::entry(kernel), grid, shared_bytes, &params)
+        }
+        _ => Launch::new(kernel, grid, shared_bytes, &params),
+    });
     if let (true, Some(tables)) = (wants_tables, &p.tables) {
-        plan.workspace_bytes += blocks * partial_bytes;
-        drel(p, tables, tiling.sections, blocks_per_section, config.scale.abs(), partials, plan);
+        drel(p, tables, of_tables, config.scale.abs(), plan);
+    }
+    if let (true, Some(bias)) = (wants_bias, &p.bias) {
+        dbias(p, bias, of_bias, plan);
     }
     Ok(())
 }
@@ -272,16 +313,23 @@ fn runs(tiling: &Tiling, partial_bytes: usize, tensor_bytes: usize) -> (usize, u
     (tiles, tiling.tiles_per_section.div_ceil(tiles))
 }
 
-/// Launches the sum over partials.
-fn drel(
-    p: &BackwardProblem,
-    tables: &[Layout<3>; 2],
+/// Partial sums in the workspace.
+#[derive(Clone, Copy)]
+struct Partials {
+    /// Null: there are none.
+    data: Ptr,
     sections: usize,
     blocks_per_section: usize,
-    scale: f32,
-    partials: Ptr,
-    plan: &mut Plan,
-) {
+}
+
+impl Partials {
+    fn none(sections: usize) -> Self {
+        Self { data: Ptr::NULL, sections, blocks_per_section: 0 }
+    }
+}
+
+/// Launches the sum over the tables' partials.
+fn drel(p: &BackwardProblem, tables: &[Layout<3>; 2], partials: Partials, scale: f32, plan: &mut Plan) {
     let d = p.q.shape[4];
     let first = [0, d - tables[1].shape[2]];
     let gradients = [(11, p.drel_h), (12, p.drel_w)];
@@ -289,21 +337,32 @@ fn drel(
         let (operand, gradient) = &gradients[i];
         TableGradient::of(*operand, gradient.as_ref(), &tables[i], first[i])
     });
-    let elements = ((tables[0].shape[1] + tables[1].shape[1]) * d).div_ceil(LANES);
+    sum_partials(gradients, d, partials, scale, plan);
+}
+
+/// Launches the sum over the bias' partials: a table whose rows have a channel per column.
+fn dbias(p: &BackwardProblem, bias: &Layout<3>, partials: Partials, plan: &mut Plan) {
+    let gradients = [TableGradient::of(14, p.dbias.as_ref(), bias, 0), TableGradient::NONE];
+    sum_partials(gradients, bias.shape[2], partials, 1.0, plan);
+}
+
+/// Launches a sum over partials of two tables with `d` channels together.
+fn sum_partials(gradients: [TableGradient; 2], d: usize, partials: Partials, scale: f32, plan: &mut Plan) {
+    let rows: i32 = gradients.iter().map(|gradient| gradient.rows).sum();
+    let elements = (rows as usize * d).div_ceil(LANES);
     let params = LocalBwdDrelParams {
-        partials,
+        partials: partials.data,
         gradients,
         d: d as i32,
-        blocks_per_section: blocks_per_section as i32,
+        blocks_per_section: partials.blocks_per_section as i32,
         elements: Divisor::new(elements as u32),
         channels: Divisor::new(d as u32),
-        sections: sections as i32,
+        sections: partials.sections as i32,
         scale,
     };
     let shared_bytes = tiling::WARPS * LANES * 4;
-    let launch =
-        Launch::new("local_bwd_drel_f32", (sections * elements) as u32, shared_bytes as u32, &params);
-    plan.launches.push(launch);
+    let blocks = (partials.sections * elements) as u32;
+    plan.launches.push(Launch::new("local_bwd_drel_f32", blocks, shared_bytes as u32, &params));
 }
 
 /// Launches what makes dk and dv. The workspace begins with δ.
@@ -335,7 +394,8 @@ fn dkv(config: &LocalConfig, p: &BackwardProblem, gpu: &Gpu, plan: &mut Plan) ->
         extra_bytes: tiling::round_up(4 * pitch, tiling::LINE) + tiling::LINE,
         ..task(&geometry, class, &p.q, &p.v, gpu)
     };
-    let tiling = task.tile(geometry.axes).ok_or_else(|| {
+    let copy = p.bias.map(|bias| bias::Copy::of_queries(&bias, pad_x));
+    let tiling = task.with_bias(copy).tile(geometry.axes).ok_or_else(|| {
         let (channels, bytes) = (class.channels, gpu.shared_optin_bytes);
         let [k_y, k_x] = config.window.keys();
         let kind = match config.window {
@@ -388,8 +448,14 @@ fn dkv(config: &LocalConfig, p: &BackwardProblem, gpu: &Gpu, plan: &mut Plan) ->
         (DType::Bf16, 64) => "local_bwd_dkv_bf16_d64",
         (DType::Bf16, _) => "local_bwd_dkv_bf16_d128",
     };
-    let blocks = tiling.tiles() * roles as usize;
-    plan.launches.push(Launch::new(kernel, grid(OP, blocks)?, tiling.shared_bytes as u32, &params));
+    let (grid, shared_bytes) = (grid(OP, tiling.tiles() * roles as usize)?, tiling.shared_bytes as u32);
+    plan.launches.push(match copy {
+        Some(copy) => {
+            let params = LocalBwdDkvBiasParams { plain: params, bias: copy.params(13, &tiling) };
+            Launch::new(bias::entry(kernel), grid, shared_bytes, &params)
+        }
+        None => Launch::new(kernel, grid, shared_bytes, &params),
+    });
     Ok(())
 }
 
@@ -432,6 +498,8 @@ fn task(geometry: &Geometry, class: Class, q: &Layout<5>, v: &Layout<5>, gpu: &G
         warp_bytes: 0,
         extra_pixel_bytes: 0,
         extra_bytes: 0,
+        extra_plane_bytes: 0,
+        packed_min: 0,
         sights: geometry.sights(),
         spare: 0,
         stages_min: 0,
@@ -448,14 +516,6 @@ fn tables(config: &LocalConfig, layouts: Option<[Layout<3>; 2]>, d: usize, dtype
     match layouts {
         Some(layouts) => [0, 1].map(|i| Table::of(3 + i as u8, &layouts[i], first[i], dtype)),
         None => [Table::NONE; 2],
-    }
-}
-
-/// What there are no kernels for.
-fn refuse(bias: &Option<Layout<3>>) -> Result<()> {
-    match bias {
-        Some(_) => Err(Error::unsupported(OP, "a bias on a GPU; tables, or `Cpu`, do instead")),
-        None => Ok(()),
     }
 }
 
@@ -486,7 +546,10 @@ pub(super) fn forward_cost(config: &LocalConfig, problem: &ForwardProblem) -> Co
     let lse = if problem.lse.is_some() { 4 * work.pixels } else { 0 };
     Cost {
         flops: work.pixels * (2 * work.keys * (work.d + work.e) + work.table_flops),
-        min_bytes: tensors + lse + work.table_elements * problem.dtype.bytes() as u64,
+        min_bytes: tensors
+            + lse
+            + work.table_elements * problem.dtype.bytes() as u64
+            + 4 * elements(&problem.bias),
         exps: work.pixels * work.keys,
     }
 }
@@ -496,9 +559,16 @@ pub(super) fn backward_cost(config: &LocalConfig, problem: &BackwardProblem) -> 
     let tensors = (4 * work.d + 4 * work.e) * work.pixels * problem.dtype.bytes() as u64;
     Cost {
         flops: work.pixels * (2 * work.keys * (3 * work.d + 2 * work.e) + 3 * work.table_flops),
-        min_bytes: tensors + 4 * work.pixels + work.table_elements * (problem.dtype.bytes() as u64 + 4),
+        min_bytes: tensors
+            + 4 * work.pixels
+            + work.table_elements * (problem.dtype.bytes() as u64 + 4)
+            + 4 * (elements(&problem.bias) + elements(&problem.dbias)),
         exps: work.pixels * work.keys,
     }
+}
+
+fn elements(bias: &Option<Layout<3>>) -> u64 {
+    bias.map_or(0, |bias| bias.len() as u64)
 }
 
 /// What the mathematics needs (SPEC of the op: every query has its whole window).

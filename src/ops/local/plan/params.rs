@@ -209,6 +209,10 @@ pub(super) struct TableGradient {
 }
 
 impl TableGradient {
+    /// No table.
+    pub const NONE: TableGradient =
+        TableGradient { data: Ptr::NULL, strides: [0; 3], first: 0, channels: 0, rows: 0, is_shared: 0 };
+
     /// The gradient of `table`, whose rows count also when it is not wanted.
     pub fn of(operand: u8, gradient: Option<&Layout<3>>, table: &Layout<3>, first: usize) -> Self {
         let strides = gradient.map_or([0; 3], |layout| [0, 1, 2].map(|i| stride(layout, i)));

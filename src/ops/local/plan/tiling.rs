@@ -1,5 +1,6 @@
 //! How a launch is cut into tiles, and a block's shared memory into bands: the cheapest cut that fits the GPU.
 
+use super::bias::Copy;
 use super::geometry::Sight;
 use super::params::{Axis, Frame, TableShape};
 use crate::plan::Divisor;
@@ -37,6 +38,10 @@ pub(super) struct Task {
     /// Bytes per pixel of a band beside the two tensors, and per block.
     pub extra_pixel_bytes: usize,
     pub extra_bytes: usize,
+    /// Bytes per plane of a block.
+    pub extra_plane_bytes: usize,
+    /// Pixels of a warp's halo row, at least.
+    pub packed_min: usize,
     /// What tiles see, along y and x.
     pub sights: [Sight; 2],
     /// Columns behind the halo that are there to be read and not to be seen.
@@ -88,6 +93,21 @@ pub(super) fn table_shape(seen: [usize; 2]) -> TableShape {
 }
 
 impl Task {
+    /// Pixels of a warp's halo row, as its keys are numbered.
+    pub fn packed(&self) -> usize {
+        packed(self.sights[1].of_patch().max(self.packed_min))
+    }
+
+    /// The same with copies of a bias behind everything else.
+    pub fn with_bias(self, copy: Option<Copy>) -> Self {
+        let Some(copy) = copy else { return self };
+        Self {
+            extra_plane_bytes: self.extra_plane_bytes + copy.plane_bytes(),
+            extra_bytes: self.extra_bytes + copy.block_bytes(),
+            ..self
+        }
+    }
+
     /// The cheapest tiling; `None` when nothing fits.
     pub fn tile(&self, axes: [Axis; 2]) -> Option<Tiling> {
         // All warps at work, if there is memory for that.
@@ -110,7 +130,7 @@ impl Task {
         axes: [Axis; 2],
     ) -> impl Iterator<Item = (u64, Tiling)> + '_ {
         let tile = [patches[0] * PATCH * self.patches, patches[1] * PATCH];
-        let packed = packed(self.sights[1].of_patch());
+        let packed = self.packed();
         let halo = [0, 1].map(|i| {
             let (read, spare) = if i == 1 { (packed, self.spare) } else { (0, 0) };
             self.sights[i].of_tile(tile[i], self.size[i], read) + spare
@@ -139,7 +159,8 @@ impl Task {
             let stage_bytes = planes * 2 * plane_bytes;
             let warp_offset = (stages * stage_bytes).max(self.stages_min);
             let extra = round_up(planes * pixels * self.extra_pixel_bytes, LINE) + self.extra_bytes;
-            let shared_bytes = warp_offset + warps * self.warp_bytes + extra;
+            let shared_bytes =
+                warp_offset + warps * self.warp_bytes + extra + planes * self.extra_plane_bytes;
             if shared_bytes > self.shared_max {
                 return None;
             }
