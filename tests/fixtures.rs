@@ -66,15 +66,13 @@ fn gaussian_on_cuda() {
     gaussian_on(&devices()[0]);
 }
 
-/// Every case without a bias, in f32, on the device that the tests run kernels on.
+/// Every case, in f32, on the device that the tests run kernels on.
 #[test]
 fn local_on_cuda() {
     let on = &devices()[0];
     for (beginning, count) in [("window_attn__", 28), ("window_attn_general__", 12), ("block_attn__", 8)] {
         for fixture in fixtures(beginning, count) {
-            if fixture.values("in.bias").is_err() {
-                run(on, &fixture).unwrap();
-            }
+            run(on, &fixture).unwrap();
         }
     }
 }

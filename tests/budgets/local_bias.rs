@@ -108,25 +108,23 @@ mod tests {
     #[test]
     fn shared_memory_is_asked_little() {
         for (case, most) in [
-            (forward::<f16>(64, 7), 480.0),
-            (forward::<f16>(32, 7), 310.0),
-            (forward::<f16>(64, 13), 860.0),
-            (backward::<f16>(64, 7), 1550.0),
+            (forward::<f16>(64, 7), 505.0),
+            (forward::<f16>(32, 7), 370.0),
+            (forward::<f16>(64, 13), 950.0),
+            (backward::<f16>(64, 7), 1700.0),
         ] {
             let Some(got) = case.measure_in_test() else { return };
             let wavefronts = got.totals().wavefronts as f64 / PATCHES as f64;
-            println!("{}: {wavefronts} wavefronts for 16 queries", case.name());
             assert!(wavefronts <= most, "{}: {wavefronts} wavefronts for 16 queries", case.name());
         }
     }
 
-    /// Instructions for 16 queries, of PTX: a step has 46 more than the 148 of a plain one.
+    /// Instructions for 16 queries, of PTX: 400 more than without a bias and with tables.
     #[test]
     fn instructions_stay_few() {
-        for (case, most) in [(forward::<f16>(64, 7), 2950), (backward::<f16>(64, 7), 9000)] {
+        for (case, most) in [(forward::<f16>(64, 7), 3200), (backward::<f16>(64, 7), 10500)] {
             let Some(got) = case.measure_in_test() else { return };
             let instructions: u64 = got.launches.iter().map(|launch| launch.report.warp_instructions).sum();
-            println!("{}: {} for 16 queries", case.name(), instructions / PATCHES);
             assert!(
                 instructions <= most * PATCHES,
                 "{}: {} for 16 queries",

@@ -37,11 +37,11 @@ pub fn plans() -> Vec<Plan> {
             plans.push(op.plan_bwd(&all, &gpu).unwrap());
             plans.push(op.plan_bwd(&without_tables, &gpu).unwrap());
         }
-        // More tiles than blocks: one tile's sums make room for the next one's.
+        // Two whole tiles for each block: one tile's sums make room for the next one's.
         for channels in [8, 64, 128] {
             let (config, bias) = (config([1, 3]), Some(Layout::contiguous([260, 1, 3])));
             let plain =
-                BackwardProblem::contiguous(&config, [9, 260, 1, 2, channels], channels, false, dtype);
+                BackwardProblem::contiguous(&config, [16, 260, 1, 2, channels], channels, false, dtype);
             let problem = BackwardProblem { bias, dbias: bias, dk: None, dv: None, ..plain };
             plans.push(Local::new(config).unwrap().plan_bwd(&problem, &Gpu::SM80).unwrap());
         }
