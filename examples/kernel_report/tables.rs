@@ -185,7 +185,7 @@ pub fn entries(rows: &[Row]) {
                 if entry.launches > 1 { format!(" in {} launches", entry.launches) } else { String::new() };
             row(&[
                 format!("`{}`", entry.name),
-                format!("{} {}", case.pass, case.shape),
+                call_of(case, &entry.name),
                 format!("{} × {}{launches}", entry.blocks, entry.threads),
                 usage.map_or_else(unknown, |usage| usage.registers.to_string()),
                 usage.map_or_else(unknown, |usage| format!("{}, {}", usage.spill_bytes, usage.stack_bytes)),
@@ -203,6 +203,12 @@ pub fn entries(rows: &[Row]) {
             ]);
         }
     }
+}
+
+/// A call beside one of its entries: its op too, where the entry is another one's.
+fn call_of(case: &Case, entry: &str) -> String {
+    let Case { op, pass, shape, .. } = case;
+    if entry.starts_with(op) { format!("{pass} {shape}") } else { format!("{op} {pass} {shape}") }
 }
 
 /// A table row per entry that matters to a call: the machine instructions that it would run most, and the time of each part.
@@ -229,7 +235,7 @@ pub fn mixes(rows: &[Row]) {
             let Floors { memory, tensor, function, shared, issue } = entry.floors;
             row(&[
                 format!("`{}`", entry.name),
-                format!("{} {}", case.pass, case.shape),
+                call_of(case, &entry.name),
                 most.join(", "),
                 [memory, tensor, function, shared, issue].map(microseconds).join(", "),
             ]);
