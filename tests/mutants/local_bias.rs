@@ -8,9 +8,9 @@ use macula::{DType, Gpu, Layout};
 const CASES: [([usize; 2], usize, u32); 5] =
     [([5, 11], 32, 50), ([5, 11], 64, 66), ([11, 9], 128, 163), ([9, 9], 32, 99), ([9, 9], 64, 163)];
 
-/// As above, for dq and for dk and dv.
-const BACKWARD_CASES: [([usize; 2], usize, u32); 3] =
-    [([5, 11], 32, 60), ([5, 11], 64, 80), ([11, 9], 128, 140)];
+/// As above, backward: for dk and dv, and from so many on for dq, whose sums take memory too.
+const BACKWARD_CASES: [([usize; 2], usize, u32, u32); 3] =
+    [([5, 11], 32, 40, 48), ([5, 11], 64, 64, 72), ([11, 9], 128, 120, 136)];
 
 pub fn plans() -> Vec<Plan> {
     let mut plans = Vec::new();
@@ -27,15 +27,20 @@ pub fn plans() -> Vec<Plan> {
             let problem = ForwardProblem { bias, ..plain };
             plans.push(Local::new(config).unwrap().plan_fwd(&problem, &gpu).unwrap());
         }
-        for (window, channels, kib) in BACKWARD_CASES {
+        for (window, channels, for_keys, for_queries) in BACKWARD_CASES {
             let (config, bias) = (config(window), Some(Layout::contiguous([1, window[0], window[1]])));
             let op = Local::new(config).unwrap();
-            let gpu = Gpu { shared_optin_bytes: kib << 10, ..Gpu::SM80 };
             let plain = BackwardProblem::contiguous(&config, [1, 1, 22, 19, channels], channels, true, dtype);
-            let all = BackwardProblem { bias, dbias: bias, ..plain };
+            let all = BackwardProblem { bias, dbias: bias, dk: None, dv: None, ..plain };
             let without_tables = BackwardProblem { drel_h: None, drel_w: None, dbias: None, ..all };
-            plans.push(op.plan_bwd(&all, &gpu).unwrap());
-            plans.push(op.plan_bwd(&without_tables, &gpu).unwrap());
+            let of_keys = BackwardProblem { dq: None, dk: plain.dk, dv: plain.dv, ..without_tables };
+            // In one, two or more bands: one of these sizes has two in memory, another one.
+            for more in [0, 2, 4, 8, 12] {
+                let gpu = |kib: u32| Gpu { shared_optin_bytes: (kib + more) << 10, ..Gpu::SM80 };
+                plans.extend(op.plan_bwd(&all, &gpu(for_queries)).ok());
+                plans.extend(op.plan_bwd(&without_tables, &gpu(for_queries)).ok());
+                plans.extend(op.plan_bwd(&of_keys, &gpu(for_keys)).ok());
+            }
         }
         // Two whole tiles for each block: one tile's sums make room for the next one's.
         for channels in [8, 64, 128] {
