@@ -74,7 +74,8 @@ __device__ __forceinline__ void store_to(T* pixel, int channel, prim::Channels c
   }
 }
 
-template <class T>
+// kAdds: whether there is a summary.
+template <class T, bool kAdds>
 __device__ __forceinline__ void fwd_map(AxialFwdMapParams const& p) {
   constexpr int D = kMapChannels;
   using Smem = MapSmem<T>;
@@ -137,11 +138,10 @@ __device__ __forceinline__ void fwd_map(AxialFwdMapParams const& p) {
   if (has_norm) {
     smem.affine.fill(p.norm, hi, first_of_slice, e);
   }
-  bool const has_content = p.summary.data != nullptr;
   int const of_slice = kUnit << p.log2_units;
   prim::Matrix<T> const summary{pixels.s_map + (size_y * p.pitch << p.log2_units) * prim::kUnitBytes,
                                 prim::Matrix<T>::pitch_of(of_slice)};
-  if (has_content) {
+  if constexpr (kAdds) {
     int const total = p.along_columns.e;
     int const d = p.along_columns.d;
     summary.fill(p.summary.data + int64_t(plane) * d * total + first_of_slice, total, d, e, prim::round_up(d, kGrain), of_slice, 1.f);
@@ -187,7 +187,7 @@ __device__ __forceinline__ void fwd_map(AxialFwdMapParams const& p) {
         }
       }
       __syncthreads();   // sync: the weights of the warps that share a grain are there
-      bool const adds = !is_first && has_content;
+      bool const adds = kAdds && !is_first;
       if (adds && p.summary.norms_queries) {
         normalise_rows<T, D>(s_q, warp * 8, l.d);
         __syncthreads();   // sync: the queries of the warps that share a grain are normalised
@@ -259,11 +259,13 @@ __device__ __forceinline__ void fwd_map(AxialFwdMapParams const& p) {
 
 }  // namespace axial
 
-#define AXIAL_FWD_MAP(name, T)                                                          \
+#define AXIAL_FWD_MAP(name, T, kAdds)                                                   \
   ENTRY_SMEM(name, prim::kSharedSm90);                                                  \
   extern "C" __global__ void __launch_bounds__(axial::kMapThreads, 2)                                  \
       name(__grid_constant__ AxialFwdMapParams const p) {                               \
-    axial::fwd_map<T>(p);                                                               \
+    axial::fwd_map<T, kAdds>(p);                                                        \
   }
-AXIAL_FWD_MAP(axial_fwd_map_f16, __half)
-AXIAL_FWD_MAP(axial_fwd_map_bf16, __nv_bfloat16)
+AXIAL_FWD_MAP(axial_fwd_map_f16, __half, false)
+AXIAL_FWD_MAP(axial_fwd_map_bf16, __nv_bfloat16, false)
+AXIAL_FWD_MAP(axial_fwd_map_gsa_f16, __half, true)
+AXIAL_FWD_MAP(axial_fwd_map_gsa_bf16, __nv_bfloat16, true)

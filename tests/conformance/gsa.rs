@@ -418,5 +418,5 @@ fn plans() {
     let call = ForwardProblem { y: None, ..problem([8, 8, 28, 28, 64], DType::F16, CONFIG) };
     let plan = Gsa::default().plan_fwd(&call, &Gpu::SM80).unwrap();
     let entries: Vec<&str> = plan.launches.iter().map(|launch| launch.kernel).collect();
-    assert_eq!(entries, ["content_fwd_kv_f16", "content_fwd_merge_f32", "axial_fwd_map_f16"]);
+    assert_eq!(entries, ["content_fwd_kv_f16", "content_fwd_merge_f32", "axial_fwd_map_gsa_f16"]);
 }

@@ -80,7 +80,11 @@ const EXPECTED: &[(&str, &[(Op, usize)])] = &[
         &[(Op::Hmma, 24), (Op::Ldsm, 18), (Op::Ldgsts, 4), (Op::Ldg128, 3), (Op::Stg128, 1)],
     ),
     ("axial_fwd_f32", &[(Op::Ldgsts, 4), (Op::Ldg128, 2), (Op::Stg128, 1)]),
-    ("axial_fwd_map_", &[(Op::Hmma, 16), (Op::Ldsm, 14), (Op::Ldgsts, 4), (Op::Ldg128, 2), (Op::Stg128, 1)]),
+    (
+        "axial_fwd_map_gsa_",
+        &[(Op::Hmma, 16), (Op::Ldsm, 14), (Op::Ldgsts, 4), (Op::Ldg128, 2), (Op::Stg128, 1)],
+    ),
+    ("axial_fwd_map_", &[(Op::Hmma, 12), (Op::Ldsm, 11), (Op::Ldgsts, 4), (Op::Stg128, 1)]),
     ("axial_bwd_f16", &[(Op::Hmma, 32), (Op::Ldsm, 27), (Op::Ldgsts, 9), (Op::Ldg128, 4), (Op::Stg128, 2)]),
     ("axial_bwd_bf16", &[(Op::Hmma, 32), (Op::Ldsm, 27), (Op::Ldgsts, 9), (Op::Ldg128, 4), (Op::Stg128, 2)]),
     ("axial_bwd_f32", &[(Op::Ldgsts, 9), (Op::Ldg128, 4), (Op::Stg128, 2)]),

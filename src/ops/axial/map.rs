@@ -29,10 +29,12 @@ pub(super) fn plan(
 ) -> Result<Option<Launch>> {
     let [b, h, y, x, d] = p.q.shape;
     let e = p.v.shape[4];
-    let kernel = match p.dtype {
-        DType::F32 => return Ok(None),
-        DType::F16 => "axial_fwd_map_f16",
-        DType::Bf16 => "axial_fwd_map_bf16",
+    let kernel = match (p.dtype, content) {
+        (DType::F32, _) => return Ok(None),
+        (DType::F16, None) => "axial_fwd_map_f16",
+        (DType::Bf16, None) => "axial_fwd_map_bf16",
+        (DType::F16, Some(_)) => "axial_fwd_map_gsa_f16",
+        (DType::Bf16, Some(_)) => "axial_fwd_map_gsa_bf16",
     };
     let (Some(columns), Some(rows)) = (&p.columns, &p.rows) else { return Ok(None) };
     if y.max(x).max(d) > MOST {
