@@ -2,7 +2,7 @@
 
 use crate::common::cuda::{assert_all_executed, devices, with_scratch, with_settings};
 use crate::common::memory::{Lies, Memory, layout};
-use crate::local::windows::check_shifted_windows;
+use crate::local::windows::{check_shifted_windows, empty_maps};
 use crate::local::{Bits, Case, Inputs, PLAIN, cases, check_dense_attention, check_neighbourhood, run};
 use half::{bf16, f16};
 use macula::local::{Backward, Blocks, Border, Forward, Relative, Sliding, Tables};
@@ -226,8 +226,8 @@ fn gradients_are_optional() {
 #[test]
 fn empty_maps_give_zero_table_gradients() {
     let on = &devices()[0];
-    for q in [[0, 2, 3, 3, 8], [1, 0, 3, 3, 8], [1, 2, 0, 3, 8], [1, 2, 3, 0, 8]] {
-        let case = Case { q, tables: Some((Relative::Concat, false)), ..PLAIN };
+    for (q, window) in empty_maps() {
+        let case = Case { q, e: 4, window, tables: Some((Relative::Concat, false)), ..PLAIN };
         let got = run_into::<f32>(on, &case, Lies::Contiguous, [true; 5]).unwrap();
         assert!(!got[5].is_empty() && got[5..].iter().flatten().all(|&byte| byte == 0), "{q:?}");
     }

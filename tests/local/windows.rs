@@ -164,6 +164,13 @@ pub const CASES: &[Case] = &[
     },
 ];
 
+/// Shapes of q without a pixel, and every kind of window.
+pub fn empty_maps() -> impl Iterator<Item = ([usize; 5], Window)> {
+    let maps = [[0, 2, 3, 3, 4], [1, 0, 3, 3, 4], [1, 2, 0, 3, 4], [1, 2, 3, 0, 4]];
+    let windows = [PLAIN.window, dilated([3, 3], [2, 2]), blocks([2, 3], [1, 0], [0, 1])];
+    maps.into_iter().flat_map(move |q| windows.map(|window| (q, window)))
+}
+
 /// d(Σ d_o·o) by every input, by central differences in f64.
 #[test]
 fn reference_gradients_are_those_of_the_forward_pass() {

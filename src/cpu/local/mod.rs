@@ -1,6 +1,7 @@
 //! `local` on the CPU: what both kinds of windows need.
 
 mod blocks;
+mod residue;
 mod sliding;
 
 use super::plane::with_contiguous;

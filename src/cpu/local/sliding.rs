@@ -12,13 +12,14 @@
 use super::super::math::exp;
 use super::super::plane::{Plane, contiguous_parts, store_plane, with_contiguous};
 use super::super::vectorised;
+use super::residue::Class;
 use super::{
     HeadPositions, HeadSums, Maps, Outs, PartSums, Positions, Saved, Tables, Wants, with_contiguous_maybe,
     with_contiguous_three,
 };
+use crate::Element;
 use crate::config::local::{Border, LocalConfig, Sliding, Window};
 use crate::tensor::{HostView, HostViewMut};
-use crate::{Element, Layout};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -322,47 +323,6 @@ pub(super) fn backward<T: Element>(
         sums.iter_mut().zip(&of_class).for_each(|(sum, of_class)| sum.add(of_class));
     }
     sums
-}
-
-/// The rows r, r + dilation, … and columns likewise: a map of its own, on which the window is not dilated.
-struct Class {
-    window: Sliding,
-    first: [usize; 2],
-    step: [usize; 2],
-}
-
-impl Class {
-    fn all(window: &Sliding, [_, _, y, x, _]: [usize; 5]) -> impl Iterator<Item = Self> + use<> {
-        let window = *window;
-        // Steps beyond the map are all alike.
-        let step = [window.dilation[0].min(y), window.dilation[1].min(x)];
-        let firsts =
-            (0..step[0]).flat_map(move |first_y| (0..step[1]).map(move |first_x| [first_y, first_x]));
-        firsts.map(move |first| Self { window: window.dilated([1, 1]), first, step })
-    }
-
-    fn layout<const R: usize>(&self, whole: &Layout<R>) -> Layout<R> {
-        let mut layout = *whole;
-        for i in 0..2 {
-            let (first, step) = (self.first[i], self.step[i]);
-            layout.shape[2 + i] = (whole.shape[2 + i] - first).div_ceil(step);
-            layout.strides[2 + i] = whole.strides[2 + i] * step as isize;
-            layout.offset = layout.offset.wrapping_add_signed(whole.strides[2 + i] * first as isize);
-        }
-        layout
-    }
-
-    fn of<'a, T, const R: usize>(&self, whole: &HostView<'a, T, R>) -> HostView<'a, T, R> {
-        HostView { data: whole.data, layout: self.layout(&whole.layout) }
-    }
-
-    fn of_mut<'a, T, const R: usize>(&self, whole: &'a mut HostViewMut<'_, T, R>) -> HostViewMut<'a, T, R> {
-        HostViewMut { layout: self.layout(&whole.layout), data: whole.data }
-    }
-
-    fn maps<'a, T>(&self, whole: &Maps<'a, T>) -> Maps<'a, T> {
-        Maps { q: self.of(&whole.q), k: self.of(&whole.k), v: self.of(&whole.v) }
-    }
 }
 
 fn forward_class<T: Element>(

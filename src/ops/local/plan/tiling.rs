@@ -66,7 +66,7 @@ pub(super) struct Tiling {
 
 impl Tiling {
     pub fn tiles(&self) -> usize {
-        self.sections * self.tiles_per_section
+        self.sections.saturating_mul(self.tiles_per_section)
     }
 }
 
@@ -115,11 +115,23 @@ impl Task {
             let sides = [1, 2, 4, 8].into_iter();
             let patches = sides.clone().flat_map(|rows| sides.clone().map(move |columns| [rows, columns]));
             let patches = patches.filter(move |[rows, columns]| rows * columns <= warps);
+            let patches = patches.filter(|patches| self.lies_in_block(*patches, &axes));
             let cuts =
                 patches.flat_map(|patches| self.cuts(patches, warps / (patches[0] * patches[1]), axes));
             cuts.min_by_key(|(cost, _)| *cost).map(|(_, tiling)| tiling)
         };
         most(WARPS).or_else(|| most(WARPS / 2)).or_else(|| most(WARPS / 4)).or_else(|| most(1))
+    }
+
+    /// Pixels of a tile of these many patches along y and x.
+    fn extent(&self, patches: [usize; 2]) -> [usize; 2] {
+        [patches[0] * PATCH * self.patches, patches[1] * PATCH]
+    }
+
+    /// Whether no half of such a tile lies beyond its block.
+    fn lies_in_block(&self, patches: [usize; 2], axes: &[Axis; 2]) -> bool {
+        let tile = self.extent(patches);
+        (0..2).all(|i| axes[i].block == 0 || patches[i] == 1 || tile[i] / 2 < axes[i].block as usize)
     }
 
     /// The cuts of shared memory for tiles of these many patches in this many planes, with their costs.
@@ -129,7 +141,7 @@ impl Task {
         planes: usize,
         axes: [Axis; 2],
     ) -> impl Iterator<Item = (u64, Tiling)> + '_ {
-        let tile = [patches[0] * PATCH * self.patches, patches[1] * PATCH];
+        let tile = self.extent(patches);
         let packed = self.packed();
         let halo = [0, 1].map(|i| {
             let (read, spare) = if i == 1 { (packed, self.spare) } else { (0, 0) };
@@ -184,9 +196,11 @@ impl Task {
                 (false, 2) => 115,
                 (false, _) => 140,
             };
-            let tiles_per_section = tiles[0] * tiles[1] * classes * groups / sections;
-            let blocks = (tiles_per_section * sections) as u64;
-            let cost = blocks * (steps * WARPS * self.patches + load) as u64 * percent;
+            let of_plane = tiles[0].saturating_mul(tiles[1]).saturating_mul(classes);
+            let tiles_per_section = of_plane.saturating_mul(groups / sections);
+            let blocks = tiles_per_section.saturating_mul(sections) as u64;
+            let cost =
+                blocks.saturating_mul((steps * WARPS * self.patches + load) as u64).saturating_mul(percent);
             let mut axes = axes;
             for i in 0..2 {
                 axes[i].patches_log2 = patches[i].ilog2() as i32;
