@@ -43,10 +43,10 @@ pub fn plans() -> Vec<Plan> {
             }
         }
         // Two whole tiles for each block: one tile's sums make room for the next one's.
-        for channels in [8, 64, 128] {
-            let (config, bias) = (config([1, 3]), Some(Layout::contiguous([260, 1, 3])));
-            let plain =
-                BackwardProblem::contiguous(&config, [16, 260, 1, 2, channels], channels, false, dtype);
+        for (channels, has_tables) in [8, 64, 128].into_iter().flat_map(|d| [(d, false), (d, true)]) {
+            let (config, bias) = (config([5, 11]), Some(Layout::contiguous([260, 5, 11])));
+            let shape = [16, 260, 1, 1, channels];
+            let plain = BackwardProblem::contiguous(&config, shape, channels, has_tables, dtype);
             let problem = BackwardProblem { bias, dbias: bias, dk: None, dv: None, ..plain };
             plans.push(Local::new(config).unwrap().plan_bwd(&problem, &Gpu::SM80).unwrap());
         }

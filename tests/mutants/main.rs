@@ -52,20 +52,27 @@ type Verdicts = BTreeMap<Site, bool>;
 /// Blocks of a mutant's launch: what goes wrong goes wrong in all of them.
 const BLOCKS: u32 = 48;
 
-/// Tries every site of every launch, unless it has been reported before; then launches the kernel itself, for what is next.
+/// Tries every site of the plan's launches that has not been reported before. Each of those kernels also runs as it is: what
+/// it leaves is there for the next one, and a plan that fails by itself would make every mutant look reported.
 fn try_plan(plan: &Plan, verdicts: &Mutex<Verdicts>) {
-    let bench = Bench::new(plan);
-    for launch in &plan.launches {
+    let is_open = |site: &Site| !*verdicts.lock().unwrap().entry(site.clone()).or_insert(false);
+    let all = plan.launches.iter().map(|launch| {
         let text = text(launch.kernel);
-        for (site, mutant) in sites(launch.kernel, &text) {
-            if *verdicts.lock().unwrap().entry(site.clone()).or_insert(false) {
-                continue;
-            }
+        let sites = sites(launch.kernel, &text);
+        (launch, text, sites)
+    });
+    let all: Vec<_> = all.collect();
+    let Some(last) = all.iter().rposition(|(.., sites)| sites.iter().any(|(site, _)| is_open(site))) else {
+        return;
+    };
+    let bench = Bench::new(plan);
+    for (launch, text, sites) in &all[..=last] {
+        for (site, mutant) in sites.iter().filter(|(site, _)| is_open(site)) {
             // What a mutant leaves behind is overwritten by the next one and at last by the kernel itself.
-            let reported = [0, 1, 5].iter().any(|&seed| bench.run(&mutant, launch, BLOCKS, seed).is_err());
-            *verdicts.lock().unwrap().entry(site).or_insert(false) |= reported;
+            let reported = [0, 1, 5].iter().any(|&seed| bench.run(mutant, launch, BLOCKS, seed).is_err());
+            *verdicts.lock().unwrap().entry(site.clone()).or_insert(false) |= reported;
         }
-        bench.run(&text, launch, u32::MAX, 0).unwrap_or_else(|stop| panic!("the kernel as it is: {stop}"));
+        bench.run(text, launch, u32::MAX, 0).unwrap_or_else(|stop| panic!("the kernel as it is: {stop}"));
     }
 }
 

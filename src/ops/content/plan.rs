@@ -11,7 +11,7 @@ use params::{
     ContentBwdKvParams, ContentBwdMergeParams, ContentBwdQParams, ContentFwdKvParams, ContentFwdMergeParams,
     ContentFwdQParams, Positions, Saved, Tiling, form_of,
 };
-use tiling::{ByRows, Channels, Outer};
+use tiling::{ByRows, Channels, Outer, ROW_WARPS};
 
 const OP: &str = Content::NAME;
 /// Positions of a map, and (batch, head) pairs, stay below this.
@@ -118,7 +118,9 @@ pub(super) fn forward(config: &ContentConfig, problem: &ForwardProblem, gpu: &Gp
     let (mut launches, saved) = summarised(config, p, &mut scratch, gpu)?;
     if !p.o.is_empty() {
         let n = p.q.shape[2] * p.q.shape[3];
-        let rows = ByRows::plan(&c, bh, n, c.pitch(c.dp), c.dp, gpu).ok_or_else(too_little_memory)?;
+        // Its warps all work.
+        let rows = ByRows::plan(&c, bh, n, c.pitch(c.dp), c.dp, gpu).filter(|rows| rows.warps == ROW_WARPS);
+        let rows = rows.ok_or_else(too_little_memory)?;
         let params = ContentFwdQParams {
             q: Map::of(0, &p.q, p.dtype),
             o: Map::of(3, &p.o, p.dtype),

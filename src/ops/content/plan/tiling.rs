@@ -10,7 +10,7 @@ const SLICE: usize = 64;
 /// Channels of a patch; see `content_bwd_q.cu`.
 const PATCH_COLUMNS: usize = 32;
 /// Warps of a block that multiplies by rows; others have as many, or twice.
-const ROW_WARPS: usize = 8;
+pub const ROW_WARPS: usize = 8;
 /// Terms of a sum after which it leaves the tensor core; see `prim/mma.cuh`.
 const TERMS_MAX: usize = 1024;
 /// Bytes of a warp's sums that left the tensor core; mirrors `kKeptBytes` in `content_unit.cuh`.
