@@ -191,7 +191,9 @@ mod tests {
             let Some(got) = case.measure_in_test() else { return };
             counted.extend(got.launches.into_iter().map(|launch| launch.entry.to_string()));
         }
-        let compiled = macula::kernel::all().iter().map(|k| k.name).filter(|name| name.starts_with("axial_"));
+        // Those that add the other branch of `gsa` are launched by its cases.
+        let is_own = |name: &&str| name.starts_with("axial_") && !name.contains("_gsa_");
+        let compiled = macula::kernel::all().iter().map(|k| k.name).filter(is_own);
         let missing: Vec<&str> = compiled.filter(|name| !counted.contains(*name)).collect();
         assert!(missing.is_empty(), "in no case: {missing:?}");
     }
