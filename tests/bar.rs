@@ -102,6 +102,15 @@ fn what_is_not_a_number_near_the_truth_fails() {
     assert!(beyond.allows(f64::INFINITY) && !beyond.allows(65504.0));
 }
 
+/// A GPU's approximate exp2 gives 0 for powers below the smallest normal number, 2⁻¹²⁶, and for no others.
+#[test]
+fn powers_below_the_normal_numbers_may_be_zero() {
+    let power = |x: f64| -> Bar<f32> { Bar::of(x).exp() };
+    assert!(power(-88.0).allows(0.0) && power(-100.0).allows(0.0));
+    assert!(!power(-87.0).allows(0.0));
+    assert!(!power(-88.0).allows(3.0 * (-88f64).exp()));
+}
+
 /// Every operation of f32, and both ways to store, stay inside the bars of many operands.
 #[test]
 fn operations_of_f32_stay_inside() {

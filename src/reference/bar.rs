@@ -167,7 +167,10 @@ impl<T: Element> Num for Bar<T> {
         // exp(x + e) − exp(x), without forming e^e − 1, which overflows for exponents that are off by a lot.
         let grown = -(self.value + self.error).exp() * (-self.error).exp_m1();
         // The change of base rounds the exponent, so its size counts.
-        Self::rounded(value, grown, APPROXIMATE * (1.0 + self.value.abs()))
+        let rounded = Self::rounded(value, grown, APPROXIMATE * (1.0 + self.value.abs()));
+        // Below the normal numbers the approximate exp2 gives 0.
+        let is_normal = value - rounded.error >= f64::from(f32::MIN_POSITIVE);
+        if is_normal { rounded } else { Self::new(value, rounded.error.max(value)) }
     }
 
     fn ln(self) -> Self {
