@@ -1,6 +1,6 @@
 //! The op `gsa` on CUDA devices.
 
-use crate::common::cuda::{devices, look_alike, with_scratch, with_settings};
+use crate::common::cuda::{assert_all_executed, devices, look_alike, with_scratch, with_settings};
 use crate::common::memory::{Lies, Memory, layout};
 use crate::common::random;
 use crate::gsa::{CASES, CONFIG, Case, PLAIN, configs, run};
@@ -48,6 +48,10 @@ fn conformance<T: Element>() {
                 of(0, TensorMode::Sm90);
             }
         }
+    }
+    if T::DTYPE != DType::F32 {
+        let dtype = format!("_{}", T::DTYPE);
+        assert_all_executed(|name| name.contains("_gsa_") && name.contains(&dtype));
     }
 }
 
