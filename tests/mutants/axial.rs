@@ -4,8 +4,6 @@ use macula::axial::{AxialConfig, BackwardProblem, BatchNorm, ForwardProblem};
 use macula::plan::Plan;
 use macula::{Axial, DType, Gpu, Layout};
 
-pub const HARMLESS: &[super::Harmless] = &[];
-
 /// Columns of several tiles; rows of one, of which a block takes several groups. Both classes of channels. And small maps.
 pub fn plans() -> Vec<Plan> {
     let mut plans = Vec::new();

@@ -4,8 +4,6 @@ use macula::content::{BackwardProblem, Content, ContentConfig, Form, ForwardProb
 use macula::plan::Plan;
 use macula::{DType, Gpu, Layout};
 
-pub const HARMLESS: &[super::Harmless] = &[];
-
 /// Queries, value channels, and shared memory in KiB: summaries by few warps and by many, steps that follow each other within
 /// a tile, one, two and three tiles on their way.
 const FORWARD: [([usize; 5], usize, u32); 5] = [

@@ -4,8 +4,6 @@ use macula::gaussian::{BackwardProblem, ForwardProblem, GaussianConfig, Kernel, 
 use macula::plan::Plan;
 use macula::{DType, Gaussian, Gpu};
 
-pub const HARMLESS: &[super::Harmless] = &[];
-
 /// Whole planes, lines and tiles; several tiles, several chunks, and more than one warp at work.
 pub fn plans() -> Vec<Plan> {
     let row = GaussianConfig::default();

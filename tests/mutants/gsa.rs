@@ -4,8 +4,6 @@ use macula::gsa::{BatchNorm, ForwardProblem, GsaConfig};
 use macula::plan::Plan;
 use macula::{DType, Gpu, Gsa, Layout};
 
-pub const HARMLESS: &[super::Harmless] = &[];
-
 /// Queries are normalised. Lines of two images in one group, several groups of one image in a block; both classes of channels;
 /// batch norm of the batch, so that every layer is a launch, and none, so that both are one where that can be.
 pub fn plans() -> Vec<Plan> {

@@ -4,13 +4,6 @@ use macula::local::{BackwardProblem, Blocks, ForwardProblem, Local, LocalConfig,
 use macula::plan::Plan;
 use macula::{DType, Gpu};
 
-pub const HARMLESS: &[super::Harmless] = &[(
-    "local_bwd_dq_bias_",
-    "local_bias_sums.cuh",
-    "sums of the group before written",
-    "with 128 channels the tables' sums lie in shared memory too, and wait between groups as well",
-)];
-
 /// Every class of channels, for patches of one height and of two, each with so little shared memory (KiB) that keys come in
 /// bands, and the next band while this one is read.
 const CASES: [([usize; 2], usize, u32); 5] =

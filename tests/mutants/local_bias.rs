@@ -34,10 +34,15 @@ pub fn plans() -> Vec<Plan> {
             let all = BackwardProblem { bias, dbias: bias, dk: None, dv: None, ..plain };
             let without_tables = BackwardProblem { drel_h: None, drel_w: None, dbias: None, ..all };
             let of_keys = BackwardProblem { dq: None, dk: plain.dk, dv: plain.dv, ..without_tables };
+            // Without relative terms, whose sums wait between groups of keys as well.
+            let alone =
+                BackwardProblem::contiguous(&config, [1, 1, 22, 19, channels], channels, false, dtype);
+            let alone = BackwardProblem { bias, dbias: bias, dk: None, dv: None, ..alone };
             // In one, two or more bands: one of these sizes has two in memory, another one.
             for more in [0, 2, 4, 8, 12] {
                 let gpu = |kib: u32| Gpu { shared_optin_bytes: (kib + more) << 10, ..Gpu::SM80 };
                 plans.extend(op.plan_bwd(&all, &gpu(for_queries)).ok());
+                plans.extend(op.plan_bwd(&alone, &gpu(for_queries)).ok());
                 plans.extend(op.plan_bwd(&without_tables, &gpu(for_queries)).ok());
                 plans.extend(op.plan_bwd(&of_keys, &gpu(for_keys)).ok());
             }

@@ -3,8 +3,6 @@
 use macula::value_mixture::{BackwardProblem, ForwardProblem, ValueMixture};
 use macula::{DType, Gpu, Plan};
 
-pub const HARMLESS: &[super::Harmless] = &[];
-
 /// Few sites, which many threads share, unit by unit and channel by channel; and as many as there are columns.
 pub fn plans() -> Vec<Plan> {
     let (op, gpu) = (ValueMixture::new(), Gpu::SM80);
