@@ -156,4 +156,12 @@ __device__ __forceinline__ Keys keys_of(Axis const& a, int size, int start) {
   return Keys{first, max(end - first, 0)};
 }
 
+// The keys of a tile whose queries are `first` .. `last`; the map's own, unless others take part. At least one, even where no query
+// lives: blocks do not skip their barriers.
+__device__ __forceinline__ Keys halo_of(Axis const& a, Span const& s, int first, int last) {
+  Keys const keys = keys_of(a, s.size, window_start(a, s, first));
+  int const end = window_start(a, s, last) + a.window;
+  return Keys{keys.first, max((a.has_outside ? end : min(end, s.size)) - keys.first, 1)};
+}
+
 }  // namespace local

@@ -5,7 +5,8 @@
 // Reads     k, v once; q, do once per tile whose halo holds them; lse, δ and tables likewise
 // Writes    dk, dv, each element once, by one lane
 // Shared    q and do of a band of the tile's halo (one or two bands), and per query of the band its lse, δ and the table
-//           terms of all its offsets, −inf where its window does not reach; B of the planes' heads
+//           terms of all its offsets, −inf where its window does not reach; with a bias B of the planes' heads, where a query's
+//           window starts, and terms only of tables that there are
 // Numerics  scores, their gradients and sums f32; with 16-bit elements the weights and the gradients of scores (before the
 //           factor α) are rounded to T before they meet do and q
 // Mirrors   src/reference/local.rs::backward, launched by src/ops/local/plan.rs::backward
@@ -14,10 +15,10 @@
 
 // What shared memory holds of a query.
 struct LocalQueryTerms {
-  int32_t pitch;      // floats: `pad_y`, the row table's terms, `pad_x`, the column table's terms; pads are −inf
+  int32_t pitch;      // floats: `pad_y`, the row table's terms, `pad_x`, the column table's terms; pads are −inf; 0: no terms
   int32_t pad_y;      // offsets that a patch asks for before the row table's first
   int32_t pad_x;      // likewise; also those after the row table's last
-  int32_t offset;     // of the terms behind the stages' end, after the pairs (lse, δ)
+  int32_t offset;     // of the terms behind the stages' end, after the pairs
 };
 
 struct LocalBwdDkvParams {
@@ -57,9 +58,29 @@ struct QueryBand {
   int size_y, size_x;
 };
 
+// Of a query's lse, δ and, with a bias, a third word: where its window starts.
+template <class B>
+constexpr int kPairBytes = B::kIsThere ? 16 : 8;
+constexpr int kStart = 8;   // bytes before that word
+
+// Where a query's window starts, from the first pixel of the tile's halo, in one word: halos and windows are small.
+struct WindowStart {
+  static constexpr int kBits = 16;
+  static constexpr int kNowhere = -(1 << (kBits - 1));   // further from any key than a window reaches
+
+  int y, x;
+
+  __device__ __forceinline__ float word() const { return __int_as_float(y << kBits | (x & 0xffff)); }
+  static __device__ __forceinline__ WindowStart of_word(float word) {
+    int const both = __float_as_int(word);
+    return WindowStart{both >> kBits, static_cast<short>(both)};
+  }
+};
+
 // lse, as Exponent takes it, and δ of the band's queries; +inf and 0 for pixels that are none, so that their weights vanish.
-template <class P>
-__device__ __forceinline__ void fill_pairs(uint32_t s_pairs, LocalBwdDkvParams const& p, Tile const& tile, PlaneIndex at,
+// With a bias also where their windows start, in a halo whose first row is `halo_y`.
+template <class P, class B>
+__device__ __forceinline__ void fill_pairs(uint32_t s_pairs, int halo_y, LocalBwdDkvParams const& p, Tile const& tile, PlaneIndex at,
                                            QueryBand const& band) {
   Frame const& f = p.frame;
 #pragma unroll 1
@@ -69,13 +90,21 @@ __device__ __forceinline__ void fill_pairs(uint32_t s_pairs, LocalBwdDkvParams c
     int const xi = band.first_x + i - row * f.x.halo;
     float lse = INFINITY;
     float delta = 0.f;
+    WindowStart start{0, WindowStart::kNowhere};
     if (unsigned(yi) < unsigned(band.size_y) && unsigned(xi) < unsigned(band.size_x)) {
       int64_t const index = pixel_index(f, tile, at, yi, xi);
       lse = p.lse[index] * prim::Exponent<!P::kRounds>::kOfNatural;
       delta = p.delta == nullptr ? 0.f : p.delta[index];
+      if constexpr (B::kIsThere) {
+        start = WindowStart{window_start(f.y, band.size_y, yi) - halo_y, window_start(f.x, band.size_x, xi) - band.first_x};
+      }
     }
-    store_shared(s_pairs + i * 8, lse);
-    store_shared(s_pairs + i * 8 + 4, delta);
+    uint32_t const pair = s_pairs + i * kPairBytes<B>;
+    store_shared(pair, lse);
+    store_shared(pair + int(sizeof(float)), delta);
+    if constexpr (B::kIsThere) {
+      store_shared(pair + kStart, start.word());
+    }
   }
 }
 
@@ -159,23 +188,37 @@ struct TermWay {
   int pixel_bytes;
   int last;       // the last pixel of the walk, from its first
 
-  // Starts of the scores of query `i` of the walk.
+  // A query of the walk.
   struct Query {
-    float row[2], column, lse, delta;
+    int row, column;
+    int pixel;   // from the walk's first
   };
   __device__ __forceinline__ Query query(Walk const& walk, int halo_x, int number) const {
     int const i = min(number, walk.count - 1);   // those beyond are masked
     int const row = walk.row(i);
     int const column = i - row * walk.packed;
-    int const pixel = min(row * halo_x + column, last);
-    int const at_row = rows + pixel * pixel_bytes - row * int(sizeof(float));
-    int const at_column = columns + pixel * pixel_bytes - column * int(sizeof(float));
-    Query q;
-    q.row[0] = load_shared(at_row);
-    q.row[1] = load_shared(at_row + 2 * int(sizeof(float)));
-    q.column = load_shared(at_column);
-    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(q.lse), "=f"(q.delta) : "r"(pairs + pixel * 8) : "memory");
-    return q;
+    return Query{row, column, min(row * halo_x + column, last)};
+  }
+  // lse and δ.
+  template <class B>
+  __device__ __forceinline__ float2 pair(Query const& query) const {
+    float2 pair;
+    int const from = pairs + query.pixel * kPairBytes<B>;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(pair.x), "=f"(pair.y) : "r"(from) : "memory");
+    return pair;
+  }
+  // Starts of the scores of keys g and g + 8.
+  __device__ __forceinline__ float2 scores(Query const& query) const {
+    int const at_row = rows + query.pixel * pixel_bytes - query.row * int(sizeof(float));
+    int const at_column = columns + query.pixel * pixel_bytes - query.column * int(sizeof(float));
+    float const low = load_shared(at_row);
+    float const high = load_shared(at_row + 2 * int(sizeof(float)));
+    float const column = load_shared(at_column);
+    return make_float2(low + column, high + column);
+  }
+  template <class B>
+  __device__ __forceinline__ WindowStart start(Query const& query) const {
+    return WindowStart::of_word(load_shared(pairs + query.pixel * kPairBytes<B> + kStart));
   }
 };
 
@@ -186,18 +229,45 @@ __device__ __forceinline__ Range columns_of(Axis const& a, int size, int first, 
   return a.is_shifted ? r.inside(size) : r;
 }
 
-// Adds the bias to the scores of 16 queries of a walk. `at`: its address for key g and query pixel 0, if rows had no end; queries
-// that follow are closer to the table's start.
-__device__ __forceinline__ void add_bias(float (&c)[2][4], Bias const& bias, int at, Walk const& walk, int number, float scale) {
+// What a lane's keys g and g + 8 need to know of their bias.
+struct KeyBias {
+  static constexpr int kByPads = INT_MIN;   // further up than any key
+
+  int at;      // of key g and query pixel 0 of the walk, if rows had no end; queries that follow are closer to the table's start
+  int place;   // of key g in the tile's halo, as of a window's start; `kByPads`, for all lanes alike: pads say all that is not seen
+};
+
+// Whether the keys of a patch see just those queries of a walk whose offsets the bias table has, along one axis: a window that
+// is as large as the table; or a block, without a halo, whose queries (but along y) fill the walk's rows.
+__device__ __forceinline__ bool says_all(Axis const& a, int packed) {
+  return a.block == 0 ? !a.is_shifted : a.before == 0 && (packed == 0 || packed == a.block);
+}
+
+// The scores of 16 queries of a walk, as Exponent takes them.
+__device__ __forceinline__ void add_bias(float (&c)[2][4], Bias const& bias, KeyBias const& of_key, TermWay const& terms,
+                                         Frame const& f, Walk const& walk, int number, float scale) {
   int const t = prim::lane_of_warp().t;
 #pragma unroll
   for (int j = 0; j < 2; ++j) {
     int const i = min(number + j * kGroup + 2 * t, walk.count - 1);   // those beyond are masked
-    int const low = at - i * int(sizeof(float)) - walk.row(i) * (bias.row_bytes - walk.packed * int(sizeof(float)));
+    int const low = of_key.at - i * int(sizeof(float)) - walk.row(i) * (bias.row_bytes - walk.packed * int(sizeof(float)));
     int const high = low + 2 * bias.row_bytes;   // key g + 8 is two rows further
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      c[j][k] = biased(c[j][k], scale, load_shared((k < 2 ? low : high) - k % 2 * int(sizeof(float))));
+      c[j][k] = fmaf(c[j][k], scale, load_shared((k < 2 ? low : high) - k % 2 * int(sizeof(float))));
+    }
+    if (of_key.place != KeyBias::kByPads) {
+      WindowStart const place = WindowStart::of_word(__int_as_float(of_key.place));
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        WindowStart const start = terms.start<WithBias>(terms.query(walk, f.x.halo, number + j * kGroup + 2 * t + k));
+        bool const sees = unsigned(place.x - start.x) < unsigned(f.x.window);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          bool const sees_row = unsigned(place.y + 2 * half - start.y) < unsigned(f.y.window);
+          c[j][2 * half + k] = sees && sees_row ? c[j][2 * half + k] : -INFINITY;
+        }
+      }
     }
   }
 }
@@ -207,10 +277,11 @@ __device__ __forceinline__ void add_bias(float (&c)[2][4], Bias const& bias, int
 template <class P, int D, bool kTogether, class B>
 __device__ __forceinline__ void see_queries(float (&dk)[D / 8][4], float (&dv)[D / 8][4], typename P::Rows const& k,
                                             typename P::Rows const& v, LocalBwdDkvParams const& p, Walk const& walk,
-                                            TermWay const& terms, Bias const* bias, int of_walk, uint32_t s_plane,
+                                            TermWay const& terms, Bias const* bias, KeyBias const& of_key, uint32_t s_plane,
                                             int wanted) {
   Frame const& f = p.frame;
   int const t = prim::lane_of_warp().t;
+  bool const has_terms = p.terms.pitch > 0;
   typename P::Way way = P::start_way(walk, s_plane);
 #pragma unroll 1
   for (int key = 0; key < walk.count; key += kStep) {
@@ -221,17 +292,22 @@ __device__ __forceinline__ void see_queries(float (&dk)[D / 8][4], float (&dv)[D
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         TermWay::Query const query = terms.query(walk, f.x.halo, key + j * kGroup + 2 * t + i);
-        c[j][i] = query.row[0] + query.column;
-        c[j][2 + i] = query.row[1] + query.column;
-        dp[j][i] = dp[j][2 + i] = -query.delta;
-        lse[j][i] = query.lse;
+        float2 start = make_float2(0.f, 0.f);
+        if (!B::kIsThere || has_terms) {
+          start = terms.scores(query);
+        }
+        c[j][i] = start.x;
+        c[j][2 + i] = start.y;
+        float2 const pair = terms.template pair<B>(query);
+        lse[j][i] = pair.x;
+        dp[j][i] = dp[j][2 + i] = -pair.y;
       }
     }
     P::dots(c, k, addresses, 0);
-    mask_tail(c, walk, key);
     if constexpr (B::kIsThere) {
-      add_bias(c, *bias, of_walk, walk, key, p.exponent_scale);
+      add_bias(c, *bias, of_key, terms, f, walk, key, p.exponent_scale);
     }
+    mask_tail(c, walk, key);
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
 #pragma unroll
@@ -365,10 +441,12 @@ __device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p, Bias const* 
     for (int i = tile.first_plane; i < tile.end_plane; ++i) {
       PlaneIndex const at = plane_index(f, i);
       int const slot = i - tile.first_plane;
-      fill_pairs<P>(s_pairs + slot * band_pixels * 8, p, tile, at, queries);
-      fill_terms<P, T>(s_terms + slot * band_pixels * terms_bytes, s_stage + 2 * slot * f.plane_bytes, p,
-                       plane_of<T const>(p.q, f, tile, at), q_channels, table_of_head<T>(p.rel_h, at.hi),
-                       table_of_head<T>(p.rel_w, at.hi), queries, warp);
+      fill_pairs<P, B>(s_pairs + slot * band_pixels * kPairBytes<B>, halo_y.first, p, tile, at, queries);
+      if (!B::kIsThere || p.terms.pitch > 0) {
+        fill_terms<P, T>(s_terms + slot * band_pixels * terms_bytes, s_stage + 2 * slot * f.plane_bytes, p,
+                         plane_of<T const>(p.q, f, tile, at), q_channels, table_of_head<T>(p.rel_h, at.hi),
+                         table_of_head<T>(p.rel_w, at.hi), queries, warp);
+      }
     }
     __syncthreads();   // sync: terms of the band's queries written, from every warp
     int const first = max(band, rows.first - halo_y.first);
@@ -385,16 +463,19 @@ __device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p, Bias const* 
       prim::Lane const lane = prim::lane_of_warp();
       int const in_rows = patch_y + lane.g / kPatch - (halo_y.first + first) + f.y.table_origin + p.terms.pad_y;
       int const in_columns = patch_x + lane.g % kPatch - columns.first + f.x.table_origin + p.terms.pad_y + f.y.table_rows + p.terms.pad_x;
-      TermWay const terms{int(s_pairs) + (place.slot * band_pixels + pixel) * 8, of_pixel + in_rows * int(sizeof(float)),
+      TermWay const terms{int(s_pairs) + (place.slot * band_pixels + pixel) * kPairBytes<B>, of_pixel + in_rows * int(sizeof(float)),
                           of_pixel + in_columns * int(sizeof(float)), terms_bytes, (end - band) * f.x.halo - 1 - pixel};
       uint32_t const s_plane = s_stage + 2 * place.slot * f.plane_bytes;
-      int of_walk = 0;   // the bias
+      KeyBias of_key{};
       if constexpr (B::kIsThere) {
         int const row = in_rows - p.terms.pad_y + bias->pad_y;
         int const column = patch_x + lane.g % kPatch - columns.first + f.x.table_origin + bias->pad_x;
-        of_walk = int(bias_of_slot(*bias, s_bytes, place.slot)) + row * bias->row_bytes + column * int(sizeof(float));
+        of_key.at = int(bias_of_slot(*bias, s_bytes, place.slot)) + row * bias->row_bytes + column * int(sizeof(float));
+        WindowStart const at{patch_y + lane.g / kPatch - halo_y.first, patch_x + lane.g % kPatch - halo_x.first};
+        bool const all_exist = columns.first >= 0 && columns.first + packed <= x.size;
+        of_key.place = all_exist && says_all(f.y, 0) && says_all(f.x, packed) ? KeyBias::kByPads : __float_as_int(at.word());
       }
-      see_queries<P, D, kTogether, B>(dk, dv, k, v, p, walk, terms, bias, of_walk, s_plane, wanted);
+      see_queries<P, D, kTogether, B>(dk, dv, k, v, p, walk, terms, bias, of_key, s_plane, wanted);
     }
     if (!is_last) {
       __syncthreads();   // sync: this band and its terms have been read before others overwrite them

@@ -282,17 +282,19 @@ struct SumsOf<true, P> {
 template <class P, class B>
 using DqSums = typename SumsOf<kSumsAreShared<P, B>, P>::Type;
 
+__device__ __forceinline__ bool has_tables(LocalBwdDqParams const& p) { return p.rel_h.data != nullptr || p.rel_w.data != nullptr; }
+
 // The rows first .. end of a band. Rows count from the halo's first.
 template <class P, int D, class B>
 __device__ __forceinline__ void see_rows(float (&dq)[D / 8][4], DqSums<P, B>& sums, typename P::Rows const& q,
                                          typename P::Rows const& d_o, float const (&delta)[2], float const (&lse)[2],
-                                         Tables const& tables, int of_patch, uint32_t s_own,
+                                         Tables const& tables, typename B::Patch const& of_patch, uint32_t s_own,
                                          LocalBwdDqParams const& p, DqBias const& with, uint32_t s_plane, int band_first,
                                          int column, int first_row, int first, int end) {
   Frame const& f = p.frame;
   Walk const walk = walk_rows(f, P::pixel_bytes(f), band_first, column, first, end);
   typename P::Way way = P::start_way(walk, s_plane);
-  typename B::Starts starts = B::starts_of(tables, with.bias, of_patch, first - first_row);
+  typename B::Starts starts = B::starts_of(tables, has_tables(p), with.bias, of_patch, first - first_row);
   [[maybe_unused]] BiasSums bias_sums;
   if constexpr (B::kIsThere) {
     bias_sums = BiasSums(s_own, *with.gradient, first - first_row);
@@ -305,8 +307,8 @@ __device__ __forceinline__ void see_rows(float (&dq)[D / 8][4], DqSums<P, B>& su
     starts(c, walk, key);
     starts.advance();
     P::dots(c, q, addresses, 0);
+    B::add(c, starts, with.bias, walk, key, f.y.window, p.exponent_scale);
     mask_tail(c, walk, key);
-    B::add(c, starts, with.bias, walk, key, p.exponent_scale);
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
 #pragma unroll
@@ -330,7 +332,7 @@ __device__ __forceinline__ void see_rows(float (&dq)[D / 8][4], DqSums<P, B>& su
     typename P::Weights const weights[1] = {P::weights_of(c)};
     float(*const out[1])[4] = {dq};
     P::template weighted_sums<1>(out, weights, way, walk, 0, f.d);
-    if (p.rel_h.data != nullptr || p.rel_w.data != nullptr) {
+    if (has_tables(p)) {
       if constexpr (kSumsAreShared<P, B>) {
         sums.add(c, walk, key, first - first_row);
       } else {
@@ -339,7 +341,9 @@ __device__ __forceinline__ void see_rows(float (&dq)[D / 8][4], DqSums<P, B>& su
     }
     way.advance(walk);
   }
-  sums.finish_rows(tables, first - first_row, end - first);
+  if (!B::kIsThere || has_tables(p)) {
+    sums.finish_rows(tables, first - first_row, end - first);
+  }
 }
 
 // What a warp of a tile works on.
@@ -358,9 +362,10 @@ struct DqPlace {
     int const height = kPatch << f.y.patches_log2;
     y = query_span(f.y, tile.residue_y, tile.y, height);
     x = query_span(f.x, tile.residue_x, tile.x, kPatch << f.x.patches_log2);
-    halo_y = window_start(f.y, y, y.first);
+    Keys const rows = halo_of(f.y, y, y.first, y.first + height - 1);
+    halo_y = rows.first;
+    halo_rows = rows.count;
     halo_x = window_start(f.x, x, x.first);
-    halo_rows = window_start(f.y, y, y.first + height - 1) + f.y.window - halo_y;
     warp = place_of_warp(f, warp_index, kPatch);
     lives = warp.slot < f.planes && tile.first_plane + warp.slot < tile.end_plane;
     plane = plane_index(f, tile.first_plane + (lives ? warp.slot : 0));
@@ -381,7 +386,6 @@ __device__ __forceinline__ void bwd_dq_tile(LocalBwdDqParams const& p, DqBias co
   // ---- Where am I ---------------------------------------------------------------------------------------------------
   int const warp = prim::warp_of_block();
   DqPlace const at(f, index, warp);
-  bool const has_tables = p.rel_h.data != nullptr || p.rel_w.data != nullptr;
   bool wants_scores = p.dq.data != nullptr || p.partials != nullptr;
   if constexpr (B::kIsThere) {
     wants_scores = wants_scores || with.gradient->partials != nullptr;
@@ -441,23 +445,20 @@ __device__ __forceinline__ void bwd_dq_tile(LocalBwdDqParams const& p, DqBias co
   uint32_t const s_own = s_bytes + f.warp_offset + (at.lives ? warp : 0) * f.warp_bytes;
   Tables const tables = tables_at(s_own, p.tables);
   Tables const own_sums = tables_at(s_own + p.sums_offset, p.tables);
-  if (at.lives) {
+  if (at.lives && (!B::kIsThere || has_tables(p))) {
     clear_tables(s_own, p.tables, -INFINITY);
     if (p.sums_offset > 0) {
       clear_tables(s_own + p.sums_offset, p.tables, 0.f);
     }
     __syncwarp();   // sync: tables cleared before other lanes fill them
     int const both[2] = {pixels.x, pixels.x};
-    if constexpr (B::kIsThere) {
-      // What a pixel outside the map would see must not meet its offsets' sums: 0 · NaN is no 0.
-      fill_tables<true, P, T>(tables, q, p.rel_h, rel_h, f.y, at.y, pixels.y, at.halo_y + at.first_row, f.packed, pixels.lives);
-      if (with.gradient->partials != nullptr) {
-        clear_bias_sums(s_own, *with.gradient, f, at.y, at.x, at.patch_y, at.patch_x);
-      }
-    } else {
-      fill_tables<true, P, T>(tables, q, p.rel_h, rel_h, f.y, at.y, pixels.y, at.halo_y + at.first_row, f.packed);
-    }
+    fill_tables<true, P, T>(tables, q, p.rel_h, rel_h, f.y, at.y, pixels.y, at.halo_y + at.first_row, f.packed);
     fill_tables<false, P, T>(tables, q, p.rel_w, rel_w, f.x, at.x, both, at.halo_x + at.column, f.packed);
+  }
+  if constexpr (B::kIsThere) {
+    if (at.lives && with.gradient->partials != nullptr) {
+      clear_bias_sums(s_own, *with.gradient, f, at.y, at.x, at.patch_y, at.patch_x);
+    }
   }
 
   // ---- Main loop: bands of the halo -------------------------------------------------------------------------------------
@@ -471,10 +472,10 @@ __device__ __forceinline__ void bwd_dq_tile(LocalBwdDqParams const& p, DqBias co
   }
   DqSums<P, B> sums;
   sums.start(own_sums, 0);
-  int of_patch = 0;   // its bias
+  typename B::Patch of_patch;
   if constexpr (B::kIsThere) {
     uint32_t const s_copy = bias_of_slot(*with.bias, s_bytes, at.warp.slot);
-    of_patch = bias_of_patch(*with.bias, s_copy, f, at.y, at.x, at.patch_y, at.patch_x);
+    of_patch = bias_of_patch<true>(*with.bias, s_copy, f, at.y, at.x, at.patch_y, at.patch_x, pixels.lives);
   }
   uint32_t s_stage = s_bytes;
 #pragma unroll 1
@@ -511,14 +512,14 @@ __device__ __forceinline__ void bwd_dq_tile(LocalBwdDqParams const& p, DqBias co
   if constexpr (B::kIsThere) {
     if (with.gradient->partials != nullptr) {
       add_bias_partial(bias_partial, s_bytes, *with.gradient, f, own.tile, is_first);
-      if (!has_tables) {
+      if (!has_tables(p)) {
         __syncthreads();   // sync: the warps' sums read before the next tile clears them
       }
     }
   }
 
   // ---- The relative terms: sums by table row, 16 rows at a time ---------------------------------------------------------
-  if (has_tables) {
+  if (has_tables(p)) {
     T const* const rel_h = table_of_head<T>(p.rel_h, own.plane.hi);
     T const* const rel_w = table_of_head<T>(p.rel_w, own.plane.hi);
     int const warps = f.planes << (f.y.patches_log2 + f.x.patches_log2);

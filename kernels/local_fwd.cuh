@@ -83,10 +83,12 @@ struct FwdPatch {
   }
 };
 
+__device__ __forceinline__ bool has_tables(LocalFwdParams const& p) { return p.rel_h.data != nullptr || p.rel_w.data != nullptr; }
+
 // The rows first .. end of a band, for those patches that see them. Rows count from the halo's first.
 template <class P, int D, class B, int kFirst, int kCount, int kPatches>
 __device__ __forceinline__ void see_rows(FwdPatch<P, D> (&patches)[kPatches], Tables const (&tables)[kPatches],
-                                         int const (&of_patch)[kPatches], int const (&first_row)[kPatches],
+                                         typename B::Patch const (&of_patch)[kPatches], int const (&first_row)[kPatches],
                                          LocalFwdParams const& p, Bias const* bias, uint32_t s_plane, int band_first, int column,
                                          int first, int end) {
   if (first >= end) {
@@ -98,7 +100,7 @@ __device__ __forceinline__ void see_rows(FwdPatch<P, D> (&patches)[kPatches], Ta
   typename B::Starts starts[kCount];
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    starts[i] = B::starts_of(tables[kFirst + i], bias, of_patch[kFirst + i], first - first_row[kFirst + i]);
+    starts[i] = B::starts_of(tables[kFirst + i], has_tables(p), bias, of_patch[kFirst + i], first - first_row[kFirst + i]);
   }
 #pragma unroll 1
   for (int key = 0; key < walk.count; key += kStep) {
@@ -112,8 +114,8 @@ __device__ __forceinline__ void see_rows(FwdPatch<P, D> (&patches)[kPatches], Ta
       starts[i](c, walk, key);
       starts[i].advance();
       P::dots(c, patch.q, addresses, 0);
+      B::add(c, starts[i], bias, walk, key, f.y.window, p.scale);
       mask_tail(c, walk, key);
-      B::add(c, starts[i], bias, walk, key, p.scale);
       patch.weigh(c, B::rest(p.scale));
       weights[i] = P::weights_of(c);
       P::add_totals(patch.total, weights[i]);
@@ -138,9 +140,8 @@ __device__ __forceinline__ void fwd(LocalFwdParams const& p, Bias const* bias) {
   int const height = kPatchHeight << f.y.patches_log2;
   Span const y = query_span(f.y, tile.residue_y, tile.y, height);
   Span const x = query_span(f.x, tile.residue_x, tile.x, kPatch << f.x.patches_log2);
-  int const halo_y = window_start(f.y, y, y.first);
+  Keys const rows = halo_of(f.y, y, y.first, y.first + height - 1);
   int const halo_x = window_start(f.x, x, x.first);
-  int const halo_rows = window_start(f.y, y, y.first + height - 1) + f.y.window - halo_y;
   WarpPlace const place = place_of_warp(f, warp, kPatchHeight);
   bool const plane_lives = tile.first_plane + place.slot < tile.end_plane;
   PlaneIndex const plane = plane_index(f, tile.first_plane + (plane_lives ? place.slot : 0));
@@ -149,7 +150,7 @@ __device__ __forceinline__ void fwd(LocalFwdParams const& p, Bias const* bias) {
   prim::Channels const k_channels = channels_of(p.k, f.d);
   prim::Channels const v_channels = channels_of(p.v, f.e);
   auto copy = [&](int first, uint32_t s_stage) {
-    Band const band{halo_y + first, halo_x, min(f.band_rows, halo_rows - first)};
+    Band const band{rows.first + first, halo_x, min(f.band_rows, rows.count - first)};
 #pragma unroll 1
     for (int i = tile.first_plane; i < tile.end_plane; ++i) {
       PlaneIndex const at = plane_index(f, i);
@@ -167,8 +168,8 @@ __device__ __forceinline__ void fwd(LocalFwdParams const& p, Bias const* bias) {
 
   FwdPatch<P, D> patches[kPatches];
   Tables tables[kPatches];
-  [[maybe_unused]] int of_patch[kPatches];   // its bias
-  int first_row[kPatches];
+  typename B::Patch of_patch[kPatches];
+  int first_row[kPatches];   // that it sees, from the halo's first; before it where that is outside the map
   int const patch_x = x.first + place.x;
   int const column = window_start(f.x, x, patch_x) - halo_x;
   auto const q = plane_of<T const>(p.q, f, tile, plane);
@@ -189,15 +190,16 @@ __device__ __forceinline__ void fwd(LocalFwdParams const& p, Bias const* bias) {
     }
     uint32_t const s_tables = s_bytes + f.warp_offset + (plane_lives ? warp : 0) * f.warp_bytes + i * p.tables.bytes;
     tables[i] = tables_at(s_tables, p.tables);
-    first_row[i] = window_start(f.y, y, patch_y) - halo_y;
+    first_row[i] = window_start(f.y, y, patch_y) - rows.first;
     if constexpr (B::kIsThere) {
-      of_patch[i] = bias_of_patch(*bias, bias_of_slot(*bias, s_bytes, place.slot), f, y, x, patch_y, patch_x);
+      uint32_t const s_copy = bias_of_slot(*bias, s_bytes, place.slot);
+      of_patch[i] = bias_of_patch<false>(*bias, s_copy, f, y, x, patch_y, patch_x, pixels.lives);
     }
-    if (plane_lives) {
+    if (plane_lives && (!B::kIsThere || has_tables(p))) {
       clear_tables(s_tables, p.tables, -INFINITY);
       __syncwarp();   // sync: tables cleared before other lanes fill them
       int const both[2] = {pixels.x, pixels.x};
-      fill_tables<true, P, T>(tables[i], patch.q, p.rel_h, rel_h, f.y, y, pixels.y, halo_y + first_row[i], f.packed);
+      fill_tables<true, P, T>(tables[i], patch.q, p.rel_h, rel_h, f.y, y, pixels.y, rows.first + first_row[i], f.packed);
       fill_tables<false, P, T>(tables[i], patch.q, p.rel_w, rel_w, f.x, x, both, halo_x + column, f.packed);
     }
   }
@@ -206,9 +208,9 @@ __device__ __forceinline__ void fwd(LocalFwdParams const& p, Bias const* bias) {
   int const own_rows = f.y.window + kPatch - 1;   // that a patch sees
   uint32_t s_stage = s_bytes;
 #pragma unroll 1
-  for (int band = 0; band < halo_rows; band += f.band_rows) {
+  for (int band = 0; band < rows.count; band += f.band_rows) {
     uint32_t const s_other = f.stages == 1 ? s_bytes : s_bytes + (s_stage == s_bytes ? f.stage_bytes : 0);
-    bool const is_last = band + f.band_rows >= halo_rows;
+    bool const is_last = band + f.band_rows >= rows.count;
     if (f.stages == 2 && !is_last) {
       copy(band + f.band_rows, s_other);
       prim::wait_copies<1>();
@@ -218,7 +220,7 @@ __device__ __forceinline__ void fwd(LocalFwdParams const& p, Bias const* bias) {
     __syncthreads();   // sync: this band has landed, from every thread; tables filled
     uint32_t const s_plane = s_stage + 2 * place.slot * f.plane_bytes;
     int const first = max(band, first_row[0]);
-    int const end = plane_lives ? min(min(band + f.band_rows, halo_rows), first_row[kPatches - 1] + own_rows) : 0;
+    int const end = plane_lives ? min(min(band + f.band_rows, rows.count), first_row[kPatches - 1] + own_rows) : 0;
     if constexpr (kPatches == 1) {
       see_rows<P, D, B, 0, 1>(patches, tables, of_patch, first_row, p, bias, s_plane, band, column, first, end);
     } else {

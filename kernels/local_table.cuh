@@ -52,17 +52,12 @@ __device__ __forceinline__ T const* table_of_head(Table const& table, int hi) {
   return table.data == nullptr ? nullptr : static_cast<T const*>(table.data) + hi * table.stride_h;
 }
 
-// Of a patch's pixels: all of them.
-struct All {
-  __device__ __forceinline__ bool operator[](int) const { return true; }
-};
-
 // Fills the table of rows or of columns of the patch whose pixels are `rows`. `query`: of pixels g and g + 8 along this axis;
-// `sees`: whether they see anything; `halo_first`: the halo's first key.
-template <bool kIsRow, class P, class T, class Sees = All>
+// `halo_first`: the halo's first key.
+template <bool kIsRow, class P, class T>
 __device__ __forceinline__ void fill_tables(Tables const& tables, typename P::Rows const& rows, Table const& table,
                                             T const* data, Axis const& a, Span const& span, int const (&query)[2],
-                                            int halo_first, int packed, Sees const& sees = Sees()) {
+                                            int halo_first, int packed) {
   int const t = prim::lane_of_warp().t;
   bool const is_aligned = data != nullptr && is_wide(table);
   Keys keys[2];
@@ -82,7 +77,7 @@ __device__ __forceinline__ void fill_tables(Tables const& tables, typename P::Ro
     for (int i = 0; i < 4; ++i) {
       int const half = i / 2;
       int const key = first[half] + row + i % 2;
-      if (sees[half] && keys[half].contain(key)) {
+      if (keys[half].contain(key)) {
         int const at = key - halo_first;
         if (kIsRow) {
           store_shared(tables.rows + at * kRowBytes + half * int(sizeof(float)), c[i]);

@@ -153,6 +153,13 @@ mod asserted {
         }
     }
 
+    impl Measured {
+        /// Instructions of warps, of all launches.
+        pub fn warp_instructions(&self) -> u64 {
+            self.launches.iter().map(|launch| launch.report.warp_instructions).sum()
+        }
+    }
+
     #[test]
     fn no_two_cases_have_one_name() {
         let cases = super::cases();

@@ -24,6 +24,8 @@ const TALL_ABOVE: usize = 7;
 const SKEWED_BYTES: usize = 16 * 20 * 4;
 /// Bytes of a query's lse and δ in shared memory.
 const PAIR_BYTES: usize = 8;
+/// The same with where the query's window starts; see `kPairBytes` in `kernels/local_bwd_dkv.cuh`.
+const BIASED_PAIR_BYTES: usize = 16;
 /// Lanes of a warp.
 const LANES: usize = 32;
 /// Blocks that make partial sums: at least and at most so many, if there are tiles enough.
@@ -107,7 +109,8 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
     let copy = p.bias.map(|bias| bias::Copy::of_keys(&bias, &geometry.axes, task.packed(), false));
     let cut = |is_tall: bool| {
         let patches = if is_tall { 2 } else { 1 };
-        let warp_bytes = patches * table_shape.bytes as usize;
+        let warp_bytes =
+            patches * if needs_tables(p.tables, p.bias) { table_shape.bytes as usize } else { 0 };
         let pairs_up = !is_tall && class.channels <= 64;
         Task { patches, warp_bytes, pairs_up, ..task.with_bias(copy) }.tile(geometry.axes)
     };
@@ -225,7 +228,8 @@ fn dq(
     let task = Task { packed_min, ..task(&geometry, class, &p.q, &p.v, gpu) };
     let copy = p.bias.map(|bias| bias::Copy::of_keys(&bias, &geometry.axes, task.packed(), by_head));
     let bias_sums = bias::Sums::new(&geometry.axes, task.packed());
-    let bias_offset = (table_shape.bytes + sums_offset) as usize;
+    let table_bytes = if needs_tables(p.tables, p.bias) { table_shape.bytes } else { 0 };
+    let bias_offset = (table_bytes + sums_offset) as usize;
     let task = Task {
         by_head,
         warp_bytes: bias_offset + if wants_bias { bias_sums.bytes() } else { 0 },
@@ -386,15 +390,17 @@ fn dkv(config: &LocalConfig, p: &BackwardProblem, gpu: &Gpu, plan: &mut Plan) ->
     let pad_y = tiling::PATCH - 1;
     let pad_x = pad_y + unseen;
     let rows = geometry.axes.map(|axis| axis.table_rows as usize);
-    let pitch = query_pitch(pad_y + rows[0] + pad_x + rows[1]);
+    let needs_terms = needs_tables(p.tables, p.bias);
+    let pitch = if needs_terms { query_pitch(pad_y + rows[0] + pad_x + rows[1]) } else { 0 };
+    let pair_bytes = if p.bias.is_some() { BIASED_PAIR_BYTES } else { PAIR_BYTES };
     let task = Task {
         sights,
         spare,
-        extra_pixel_bytes: PAIR_BYTES + 4 * pitch,
+        extra_pixel_bytes: pair_bytes + 4 * pitch,
         extra_bytes: tiling::round_up(4 * pitch, tiling::LINE) + tiling::LINE,
         ..task(&geometry, class, &p.q, &p.v, gpu)
     };
-    let copy = p.bias.map(|bias| bias::Copy::of_queries(&bias, pad_x));
+    let copy = p.bias.map(|bias| bias::Copy::of_queries(&bias, packed, pad_x));
     let tiling = task.with_bias(copy).tile(geometry.axes).ok_or_else(|| {
         let (channels, bytes) = (class.channels, gpu.shared_optin_bytes);
         let [k_y, k_x] = config.window.keys();
@@ -430,7 +436,7 @@ fn dkv(config: &LocalConfig, p: &BackwardProblem, gpu: &Gpu, plan: &mut Plan) ->
             pitch: pitch as i32,
             pad_y: pad_y as i32,
             pad_x: pad_x as i32,
-            offset: tiling::round_up(band_pixels * PAIR_BYTES, tiling::LINE) as i32,
+            offset: tiling::round_up(band_pixels * pair_bytes, tiling::LINE) as i32,
         },
         halo_x: Divisor::new(frame.axes[1].halo as u32),
         scale: config.scale,
@@ -517,6 +523,12 @@ fn tables(config: &LocalConfig, layouts: Option<[Layout<3>; 2]>, d: usize, dtype
         Some(layouts) => [0, 1].map(|i| Table::of(3 + i as u8, &layouts[i], first[i], dtype)),
         None => [Table::NONE; 2],
     }
+}
+
+/// Whether shared memory holds relative terms, and with them which keys a query sees. Kernels with a bias ask for neither where
+/// there are no tables.
+fn needs_tables(tables: Option<[Layout<3>; 2]>, bias: Option<Layout<3>>) -> bool {
+    tables.is_some() || bias.is_none()
 }
 
 /// Kernels count pixels, planes and tiles in 32 bits.

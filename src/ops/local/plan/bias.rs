@@ -121,22 +121,32 @@ impl Copy {
         let before = PATCH - 1;
         // A patch's last query begins `before` rows before the first, and the patch's window has as many more.
         let needs = [rows + 2 * before + TAIL_ROWS, before + columns - axes[1].window as usize + packed];
-        Self::new(layout, [before, before], needs, by_head)
+        Self::new(layout, [before, before], needs, packed, by_head)
     }
 
-    /// For keys that walk over queries. `pad_x`: columns that a patch asks for before the table's first.
-    pub fn of_queries(layout: &Layout<3>, pad_x: usize) -> Self {
+    /// For keys that walk over queries, `packed` in a row. `pad_x`: columns that a patch asks for before the table's first.
+    pub fn of_queries(layout: &Layout<3>, packed: usize, pad_x: usize) -> Self {
         let [_, rows, columns] = layout.shape;
         let before = PATCH - 1;
         // Queries come in pairs, of which the first may be the last that there is.
         let pad_x = pad_x + 1;
-        Self::new(layout, [before, pad_x], [before + rows + before, pad_x + columns + before], false)
+        Self::new(layout, [before, pad_x], [before + rows + before, pad_x + columns + before], packed, false)
     }
 
-    fn new(layout: &Layout<3>, pads: [usize; 2], [rows, columns]: [usize; 2], by_head: bool) -> Self {
-        // The queries of a patch ask for entries of two rows at once: no bank conflict up to 16 more than a multiple of 32.
-        let columns = if columns % 32 <= 16 { columns } else { round_up(columns, 32) };
-        Self { layout: *layout, pads, rows, columns, is_shared: by_head || layout.shape[0] == 1 }
+    fn new(
+        layout: &Layout<3>,
+        pads: [usize; 2],
+        [rows, columns]: [usize; 2],
+        packed: usize,
+        by_head: bool,
+    ) -> Self {
+        Self {
+            layout: *layout,
+            pads,
+            rows,
+            columns: pitch(columns, packed),
+            is_shared: by_head || layout.shape[0] == 1,
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -168,6 +178,18 @@ impl Copy {
             columns: Divisor::new(self.columns as u32),
         }
     }
+}
+
+/// Floats of a copy's row from `least` on, so that a warp's reads meet no bank conflict: of 8 neighbouring keys (or queries) every
+/// other one at a time, seen from two rows of four queries (or keys).
+fn pitch(least: usize, packed: usize) -> usize {
+    const BANKS: usize = 32;
+    let free = match packed {
+        // Keys around the end of a row lie in three of them. (Longer rows leave some conflicts at their ends.)
+        10..=18 if !packed.is_multiple_of(8) => packed + 2..=packed / 2 + 11,
+        _ => 10..=22,
+    };
+    (least..least + BANKS).find(|pitch| free.contains(&(pitch % BANKS))).unwrap_or(least)
 }
 
 /// A warp's sums of score gradients by offset from the query.
@@ -203,6 +225,40 @@ impl Sums {
             wrap_bytes: 4 * (self.pitch as i32 - tiling.frame.packed),
             columns: Divisor::new(bias.shape[2] as u32),
             unused: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Whether the rows of 8 neighbouring keys, seen from two rows of four queries, lie in different banks.
+    fn meets_no_conflict(packed: usize, pitch: usize, first: usize) -> bool {
+        let entry = |lane: usize| {
+            let (key, g) = (first + lane % 4 * 2, lane / 4);
+            // Far enough from 0 for all that lies before.
+            100 * pitch + key / packed * pitch + key % packed - g / PATCH * pitch - g % PATCH
+        };
+        (0..2).all(|second| {
+            let entries: BTreeSet<usize> = (0..32).map(|lane| entry(lane) + second).collect();
+            let banks: BTreeSet<usize> = entries.iter().map(|entry| entry % 32).collect();
+            banks.len() == entries.len()
+        })
+    }
+
+    #[test]
+    fn copies_meet_no_bank_conflict() {
+        for (least, packed) in
+            (0..200).flat_map(|least| (8..=36).step_by(2).map(move |packed| (least, packed)))
+        {
+            let pitch = pitch(least, packed);
+            assert!((least..least + 32).contains(&pitch));
+            assert!(meets_no_conflict(1000, pitch, 0), "{least} {packed}");
+            // Around the end of a row, which is short in the windows that are used most.
+            let mut starts = (0..if packed <= 18 { packed * 8 } else { 0 }).step_by(8);
+            assert!(starts.all(|first| meets_no_conflict(packed, pitch, first)), "{least} {packed}");
         }
     }
 }
