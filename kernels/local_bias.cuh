@@ -6,7 +6,7 @@
 //
 // A bias most often comes without relative tables, whose place in shared memory would then say nothing but which keys a query
 // sees. So with a bias the pads say that, or, at borders and where the table is larger than the window, a comparison; the
-// relative tables are filled and read only where there are any.
+// relative tables are filled and read only where there are any. Calls without any positions run here too, on a bias of zeros.
 #pragma once
 #include "local_table.cuh"
 
@@ -14,7 +14,7 @@ namespace local {
 
 // A bias table [heads, T_y, T_x] in f32, and its copies.
 struct Bias {
-  float const* data;
+  float const* data;                      // null: all zeros
   int64_t stride_h, stride_y, stride_x;   // stride_h is 0 when the heads share the table
   int32_t offset;                         // of the copies in shared memory
   int32_t plane_bytes;                    // of the copy of one of the block's planes; 0: one for all
@@ -43,8 +43,11 @@ __device__ __forceinline__ void copy_bias(uint32_t s_bytes, Bias const& bias, Fr
       int const yi = row - bias.pad_y;
       int const xi = bias.columns.remainder(i, row) - bias.pad_x;
       bool const lives = unsigned(yi) < unsigned(f.y.table_rows) && unsigned(xi) < unsigned(f.x.table_rows);
-      float const entry = lives ? __ldg(table + yi * bias.stride_y + xi * bias.stride_x) : -INFINITY;
-      store_shared(to + i * int(sizeof(float)), entry * prim::Exponent<!P::kRounds>::kOfNatural);
+      float entry = lives ? 0.f : -INFINITY;
+      if (lives && bias.data != nullptr) {
+        entry = __ldg(table + yi * bias.stride_y + xi * bias.stride_x) * prim::Exponent<!P::kRounds>::kOfNatural;
+      }
+      store_shared(to + i * int(sizeof(float)), entry);
     }
   }
 }

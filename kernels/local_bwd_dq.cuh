@@ -282,7 +282,11 @@ struct SumsOf<true, P> {
 template <class P, class B>
 using DqSums = typename SumsOf<kSumsAreShared<P, B>, P>::Type;
 
-__device__ __forceinline__ bool has_tables(LocalBwdDqParams const& p) { return p.rel_h.data != nullptr || p.rel_w.data != nullptr; }
+// Kernels without a bias have tables.
+template <class B>
+__device__ __forceinline__ bool has_tables(LocalBwdDqParams const& p) {
+  return !B::kIsThere || p.rel_h.data != nullptr || p.rel_w.data != nullptr;
+}
 
 // The rows first .. end of a band. Rows count from the halo's first.
 template <class P, int D, class B>
@@ -294,7 +298,7 @@ __device__ __forceinline__ void see_rows(float (&dq)[D / 8][4], DqSums<P, B>& su
   Frame const& f = p.frame;
   Walk const walk = walk_rows(f, P::pixel_bytes(f), band_first, column, first, end);
   typename P::Way way = P::start_way(walk, s_plane);
-  typename B::Starts starts = B::starts_of(tables, has_tables(p), with.bias, of_patch, first - first_row);
+  typename B::Starts starts = B::starts_of(tables, has_tables<B>(p), with.bias, of_patch, first - first_row);
   [[maybe_unused]] BiasSums bias_sums;
   if constexpr (B::kIsThere) {
     bias_sums = BiasSums(s_own, *with.gradient, first - first_row);
@@ -332,7 +336,7 @@ __device__ __forceinline__ void see_rows(float (&dq)[D / 8][4], DqSums<P, B>& su
     typename P::Weights const weights[1] = {P::weights_of(c)};
     float(*const out[1])[4] = {dq};
     P::template weighted_sums<1>(out, weights, way, walk, 0, f.d);
-    if (has_tables(p)) {
+    if (has_tables<B>(p)) {
       if constexpr (kSumsAreShared<P, B>) {
         sums.add(c, walk, key, first - first_row);
       } else {
@@ -341,7 +345,7 @@ __device__ __forceinline__ void see_rows(float (&dq)[D / 8][4], DqSums<P, B>& su
     }
     way.advance(walk);
   }
-  if (!B::kIsThere || has_tables(p)) {
+  if (has_tables<B>(p)) {
     sums.finish_rows(tables, first - first_row, end - first);
   }
 }
@@ -445,7 +449,7 @@ __device__ __forceinline__ void bwd_dq_tile(LocalBwdDqParams const& p, DqBias co
   uint32_t const s_own = s_bytes + f.warp_offset + (at.lives ? warp : 0) * f.warp_bytes;
   Tables const tables = tables_at(s_own, p.tables);
   Tables const own_sums = tables_at(s_own + p.sums_offset, p.tables);
-  if (at.lives && (!B::kIsThere || has_tables(p))) {
+  if (at.lives && has_tables<B>(p)) {
     clear_tables(s_own, p.tables, -INFINITY);
     if (p.sums_offset > 0) {
       clear_tables(s_own + p.sums_offset, p.tables, 0.f);
@@ -512,14 +516,14 @@ __device__ __forceinline__ void bwd_dq_tile(LocalBwdDqParams const& p, DqBias co
   if constexpr (B::kIsThere) {
     if (with.gradient->partials != nullptr) {
       add_bias_partial(bias_partial, s_bytes, *with.gradient, f, own.tile, is_first);
-      if (!has_tables(p)) {
+      if (!has_tables<B>(p)) {
         __syncthreads();   // sync: the warps' sums read before the next tile clears them
       }
     }
   }
 
   // ---- The relative terms: sums by table row, 16 rows at a time ---------------------------------------------------------
-  if (has_tables(p)) {
+  if (has_tables<B>(p)) {
     T const* const rel_h = table_of_head<T>(p.rel_h, own.plane.hi);
     T const* const rel_w = table_of_head<T>(p.rel_w, own.plane.hi);
     int const warps = f.planes << (f.y.patches_log2 + f.x.patches_log2);

@@ -83,7 +83,11 @@ struct FwdPatch {
   }
 };
 
-__device__ __forceinline__ bool has_tables(LocalFwdParams const& p) { return p.rel_h.data != nullptr || p.rel_w.data != nullptr; }
+// Kernels without a bias have tables.
+template <class B>
+__device__ __forceinline__ bool has_tables(LocalFwdParams const& p) {
+  return !B::kIsThere || p.rel_h.data != nullptr || p.rel_w.data != nullptr;
+}
 
 // The rows first .. end of a band, for those patches that see them. Rows count from the halo's first.
 template <class P, int D, class B, int kFirst, int kCount, int kPatches>
@@ -100,7 +104,7 @@ __device__ __forceinline__ void see_rows(FwdPatch<P, D> (&patches)[kPatches], Ta
   typename B::Starts starts[kCount];
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    starts[i] = B::starts_of(tables[kFirst + i], has_tables(p), bias, of_patch[kFirst + i], first - first_row[kFirst + i]);
+    starts[i] = B::starts_of(tables[kFirst + i], has_tables<B>(p), bias, of_patch[kFirst + i], first - first_row[kFirst + i]);
   }
 #pragma unroll 1
   for (int key = 0; key < walk.count; key += kStep) {
@@ -195,7 +199,7 @@ __device__ __forceinline__ void fwd(LocalFwdParams const& p, Bias const* bias) {
       uint32_t const s_copy = bias_of_slot(*bias, s_bytes, place.slot);
       of_patch[i] = bias_of_patch<false>(*bias, s_copy, f, y, x, patch_y, patch_x, pixels.lives);
     }
-    if (plane_lives && (!B::kIsThere || has_tables(p))) {
+    if (plane_lives && has_tables<B>(p)) {
       clear_tables(s_tables, p.tables, -INFINITY);
       __syncwarp();   // sync: tables cleared before other lanes fill them
       int const both[2] = {pixels.x, pixels.x};

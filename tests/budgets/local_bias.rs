@@ -1,10 +1,11 @@
-//! `local` with a bias: the passes over memory are those of [`super::local`], and the table is read, and its gradient written, once.
+//! `local` without tables, with a bias or without: the passes over memory are those of [`super::local`], and a bias is read, and its
+//! gradient written, once.
 
 use super::local::{WINDOWS, config, words};
-use super::{Case, filled, with_scratch};
+use super::{Call, Case, filled, with_scratch};
 use half::{bf16, f16};
 use macula::local::{Backward, BackwardProblem, Forward, ForwardProblem, LocalConfig, Window};
-use macula::{Element, Layout, Local, View, ViewMut, Workspace};
+use macula::{Cost, Element, Layout, Local, View, ViewMut, Workspace};
 
 const HEADS: usize = 2;
 
@@ -17,7 +18,11 @@ pub fn cases() -> Vec<Case> {
     let halves = seven.iter().flat_map(|&(map, w)| [backward::<f16>(map, w), backward::<bf16>(map, w)]);
     let floats = [forward::<f32>(map(32), square(7)), backward::<f32>(map(32), square(7))];
     let others = WINDOWS.into_iter().flat_map(|(map, w)| [forward::<f16>(map, w), backward::<f16>(map, w)]);
-    forward_halves.chain(halves).chain(floats).chain(others).collect()
+    let without = |d: usize, k: usize| {
+        [call::<f16>("forward", map(d), square(k), false), call::<f16>("backward", map(d), square(k), false)]
+    };
+    let without = [(32, 7), (64, 7), (64, 13)].into_iter().flat_map(move |(d, k)| without(d, k));
+    forward_halves.chain(halves).chain(floats).chain(others).chain(without).collect()
 }
 
 const fn map(d: usize) -> [usize; 5] {
@@ -34,14 +39,33 @@ fn layout(config: &LocalConfig, [_, h, ..]: [usize; 5]) -> Layout<3> {
     Layout::contiguous([h, rows, columns])
 }
 
-/// A forward call with a bias per head and no other positions.
-pub fn forward<T: Element>(shape: [usize; 5], window: Window) -> Case {
+/// A call with a bias per head and no other positions.
+fn forward<T: Element>(shape: [usize; 5], window: Window) -> Case {
+    call::<T>("forward", shape, window, true)
+}
+
+/// As [`forward`], for all gradients.
+fn backward<T: Element>(shape: [usize; 5], window: Window) -> Case {
+    call::<T>("backward", shape, window, true)
+}
+
+/// A call of a pass, with a bias per head or without any positions.
+fn call<T: Element>(pass: &'static str, shape: [usize; 5], window: Window, has_bias: bool) -> Case {
+    let (cost, call) = match pass {
+        "forward" => forward_call::<T>(shape, window, has_bias),
+        _ => backward_call::<T>(shape, window, has_bias),
+    };
+    let positions = if has_bias { "bias" } else { "no positions" };
+    Case { op: "local", pass, shape: format!("{}, {positions}", words::<T>(shape, window)), cost, call }
+}
+
+fn forward_call<T: Element>(shape: [usize; 5], window: Window, has_bias: bool) -> (Cost, Call) {
     let d = shape[4];
     let config = config(d, window);
     let layout = layout(&config, shape);
     let op = Local::new(config).expect("a valid window"); // proof: windows of up to 33 keys are
     let plain = ForwardProblem::contiguous(&config, shape, d, false, T::DTYPE);
-    let problem = ForwardProblem { bias: Some(layout), ..plain };
+    let problem = ForwardProblem { bias: has_bias.then_some(layout), ..plain };
     let call = move |on: &macula::Cuda| {
         let make = || filled::<T>(on, shape.iter().product());
         let (q, keys, v, mut o) = (make()?, make()?, make()?, make()?);
@@ -53,26 +77,25 @@ pub fn forward<T: Element>(shape: [usize; 5], window: Window) -> Case {
             k: View::new(&keys, shape)?,
             v: View::new(&v, shape)?,
             tables: None,
-            bias: Some(View::new(&bias, layout)?),
+            bias: has_bias.then(|| View::new(&bias, layout)).transpose()?,
             o: ViewMut::new(&mut o, shape)?,
             lse: Some(ViewMut::new(&mut lse, of_lse)?),
         };
         op.forward_into(on, args, Workspace::none())?;
         Ok(None)
     };
-    let cost = op.forward_cost(&problem);
-    let shape = format!("{}, bias", words::<T>(shape, window));
-    Case { op: "local", pass: "forward", shape, cost, call: Box::new(call) }
+    (op.forward_cost(&problem), Box::new(call))
 }
 
-/// A backward call for all gradients. The numbers that stand for o and lse are no such: no count depends on them.
-pub fn backward<T: Element>(shape: [usize; 5], window: Window) -> Case {
+/// The numbers that stand for o and lse are no such: no count depends on them.
+fn backward_call<T: Element>(shape: [usize; 5], window: Window, has_bias: bool) -> (Cost, Call) {
     let d = shape[4];
     let config = config(d, window);
     let layout = layout(&config, shape);
     let op = Local::new(config).expect("a valid window"); // proof: windows of up to 33 keys are
     let plain = BackwardProblem::contiguous(&config, shape, d, false, T::DTYPE);
-    let problem = BackwardProblem { bias: Some(layout), dbias: Some(layout), ..plain };
+    let bias_layout = has_bias.then_some(layout);
+    let problem = BackwardProblem { bias: bias_layout, dbias: bias_layout, ..plain };
     let call = move |on: &macula::Cuda| {
         let make = || filled::<T>(on, shape.iter().product());
         let (q, keys, v, o, d_o) = (make()?, make()?, make()?, make()?, make()?);
@@ -84,7 +107,7 @@ pub fn backward<T: Element>(shape: [usize; 5], window: Window) -> Case {
             k: View::new(&keys, shape)?,
             v: View::new(&v, shape)?,
             tables: None,
-            bias: Some(View::new(&bias, layout)?),
+            bias: has_bias.then(|| View::new(&bias, layout)).transpose()?,
             o: View::new(&o, shape)?,
             lse: View::new(&lse, problem.lse)?,
             d_o: View::new(&d_o, shape)?,
@@ -93,21 +116,19 @@ pub fn backward<T: Element>(shape: [usize; 5], window: Window) -> Case {
             dv: Some(ViewMut::new(&mut dv, shape)?),
             drel_h: None,
             drel_w: None,
-            dbias: Some(ViewMut::new(&mut dbias, layout)?),
+            dbias: has_bias.then(|| ViewMut::new(&mut dbias, layout)).transpose()?,
         };
         let bytes = op.plan_bwd(&args.problem(), on.gpu())?.workspace_bytes;
         with_scratch(on, bytes, |scratch| op.backward_into(on, args, scratch))
     };
-    let cost = op.backward_cost(&problem);
-    let shape = format!("{}, bias", words::<T>(shape, window));
-    Case { op: "local", pass: "backward", shape, cost, call: Box::new(call) }
+    (op.backward_cost(&problem), Box::new(call))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::Measured;
     use super::super::local::tests::{HEIGHTS, patches, score_slots};
-    use super::{WINDOWS, backward, forward, map, square};
+    use super::{WINDOWS, backward, call, forward, map, square};
     use half::f16;
 
     fn wavefronts(got: &Measured, map: [usize; 5]) -> f64 {
@@ -138,6 +159,8 @@ mod tests {
             (forward::<f16>(map(64), square(13)), 64, 575.0),
             (backward::<f16>(map(32), seven), 32, 735.0),
             (backward::<f16>(map(64), seven), 64, 1160.0),
+            (call::<f16>("forward", map(64), seven, false), 64, 345.0),
+            (call::<f16>("backward", map(64), seven, false), 64, 1090.0),
         ] {
             let Some(got) = case.measure_in_test() else { return };
             let wavefronts = wavefronts(&got, map(d));

@@ -106,11 +106,11 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
     let geometry = Geometry::of(config, &p.q);
     let table_shape = tiling::table_shape(geometry.sights().map(Sight::of_patch));
     let task = task(&geometry, class, &p.q, &p.v, gpu);
-    let copy = p.bias.map(|bias| bias::Copy::of_keys(&bias, &geometry.axes, task.packed(), false));
+    let bias = bias::of_call(config, &p.tables, &p.bias);
+    let copy = bias.map(|bias| bias::Copy::of_keys(&bias, &geometry.axes, task.packed(), false));
     let cut = |is_tall: bool| {
         let patches = if is_tall { 2 } else { 1 };
-        let warp_bytes =
-            patches * if needs_tables(p.tables, p.bias) { table_shape.bytes as usize } else { 0 };
+        let warp_bytes = if p.tables.is_some() { patches * table_shape.bytes as usize } else { 0 };
         let pairs_up = !is_tall && class.channels <= 64;
         Task { patches, warp_bytes, pairs_up, ..task.with_bias(copy) }.tile(geometry.axes)
     };
@@ -150,7 +150,8 @@ pub(super) fn forward(config: &LocalConfig, problem: &ForwardProblem, gpu: &Gpu)
     let (grid, shared_bytes) = (grid(OP, tiling.tiles())?, tiling.shared_bytes as u32);
     let launch = match copy {
         Some(copy) => {
-            let params = LocalFwdBiasParams { plain: params, bias: copy.params(7, &tiling) };
+            let data = p.bias.map_or(Ptr::NULL, |_| Ptr::operand(7));
+            let params = LocalFwdBiasParams { plain: params, bias: copy.params(data, &tiling) };
             Launch::new(bias::entry(kernel), grid, shared_bytes, &params)
         }
         None => Launch::new(kernel, grid, shared_bytes, &params),
@@ -216,8 +217,9 @@ fn dq(
     let packed_min = if wants_bias { bias::Sums::columns(&geometry.axes) } else { 0 };
     let table_shape = tiling::table_shape([seen[0], seen[1].max(packed_min)]);
     let is_f32 = p.dtype == DType::F32;
+    let bias = bias::of_call(config, &p.tables, &p.bias);
     // See `kSumsAreShared` in `kernels/local_bwd_dq.cuh`.
-    let sums_are_shared = is_f32 || p.bias.is_some() && class.channels > 64;
+    let sums_are_shared = is_f32 || bias.is_some() && class.channels > 64;
     let sums_offset = if sums_are_shared && p.tables.is_some() { table_shape.bytes } else { 0 };
     let by_head = wants_tables && p.tables.iter().flatten().any(|table| table.shape[0] > 1)
         || wants_bias && p.bias.is_some_and(|bias| bias.shape[0] > 1);
@@ -226,9 +228,9 @@ fn dq(
     let staged_bytes =
         if is_f32 { 0 } else { tiling::WARPS * tiling::PATCH * tiling::PATCH * class.pixel_bytes };
     let task = Task { packed_min, ..task(&geometry, class, &p.q, &p.v, gpu) };
-    let copy = p.bias.map(|bias| bias::Copy::of_keys(&bias, &geometry.axes, task.packed(), by_head));
+    let copy = bias.map(|bias| bias::Copy::of_keys(&bias, &geometry.axes, task.packed(), by_head));
     let bias_sums = bias::Sums::new(&geometry.axes, task.packed());
-    let table_bytes = if needs_tables(p.tables, p.bias) { table_shape.bytes } else { 0 };
+    let table_bytes = if p.tables.is_some() { table_shape.bytes } else { 0 };
     let bias_offset = (table_bytes + sums_offset) as usize;
     let task = Task {
         by_head,
@@ -291,10 +293,11 @@ fn dq(
         (DType::Bf16, _) => "local_bwd_dq_bf16_d128",
     };
     let (grid, shared_bytes) = (grid(OP, blocks)?, tiling.shared_bytes as u32);
-    plan.launches.push(match (copy, &p.bias) {
+    plan.launches.push(match (copy, &bias) {
         (Some(copy), Some(bias)) => {
             let gradient = bias_sums.params(of_bias.data, bias_offset, bias, &tiling);
-            let params = LocalBwdDqBiasParams { plain: params, bias: copy.params(13, &tiling), gradient };
+            let data = p.bias.map_or(Ptr::NULL, |_| Ptr::operand(13));
+            let params = LocalBwdDqBiasParams { plain: params, bias: copy.params(data, &tiling), gradient };
             Launch::new(bias::entry(kernel), grid, shared_bytes, &params)
         }
         _ => Launch::new(kernel, grid, shared_bytes, &params),
@@ -390,9 +393,9 @@ fn dkv(config: &LocalConfig, p: &BackwardProblem, gpu: &Gpu, plan: &mut Plan) ->
     let pad_y = tiling::PATCH - 1;
     let pad_x = pad_y + unseen;
     let rows = geometry.axes.map(|axis| axis.table_rows as usize);
-    let needs_terms = needs_tables(p.tables, p.bias);
-    let pitch = if needs_terms { query_pitch(pad_y + rows[0] + pad_x + rows[1]) } else { 0 };
-    let pair_bytes = if p.bias.is_some() { BIASED_PAIR_BYTES } else { PAIR_BYTES };
+    let bias = bias::of_call(config, &p.tables, &p.bias);
+    let pitch = if p.tables.is_some() { query_pitch(pad_y + rows[0] + pad_x + rows[1]) } else { 0 };
+    let pair_bytes = if bias.is_some() { BIASED_PAIR_BYTES } else { PAIR_BYTES };
     let task = Task {
         sights,
         spare,
@@ -400,7 +403,7 @@ fn dkv(config: &LocalConfig, p: &BackwardProblem, gpu: &Gpu, plan: &mut Plan) ->
         extra_bytes: tiling::round_up(4 * pitch, tiling::LINE) + tiling::LINE,
         ..task(&geometry, class, &p.q, &p.v, gpu)
     };
-    let copy = p.bias.map(|bias| bias::Copy::of_queries(&bias, packed, pad_x));
+    let copy = bias.map(|bias| bias::Copy::of_queries(&bias, packed, pad_x));
     let tiling = task.with_bias(copy).tile(geometry.axes).ok_or_else(|| {
         let (channels, bytes) = (class.channels, gpu.shared_optin_bytes);
         let [k_y, k_x] = config.window.keys();
@@ -457,7 +460,8 @@ fn dkv(config: &LocalConfig, p: &BackwardProblem, gpu: &Gpu, plan: &mut Plan) ->
     let (grid, shared_bytes) = (grid(OP, tiling.tiles() * roles as usize)?, tiling.shared_bytes as u32);
     plan.launches.push(match copy {
         Some(copy) => {
-            let params = LocalBwdDkvBiasParams { plain: params, bias: copy.params(13, &tiling) };
+            let data = p.bias.map_or(Ptr::NULL, |_| Ptr::operand(13));
+            let params = LocalBwdDkvBiasParams { plain: params, bias: copy.params(data, &tiling) };
             Launch::new(bias::entry(kernel), grid, shared_bytes, &params)
         }
         None => Launch::new(kernel, grid, shared_bytes, &params),
@@ -523,12 +527,6 @@ fn tables(config: &LocalConfig, layouts: Option<[Layout<3>; 2]>, d: usize, dtype
         Some(layouts) => [0, 1].map(|i| Table::of(3 + i as u8, &layouts[i], first[i], dtype)),
         None => [Table::NONE; 2],
     }
-}
-
-/// Whether shared memory holds relative terms, and with them which keys a query sees. Kernels with a bias ask for neither where
-/// there are no tables.
-fn needs_tables(tables: Option<[Layout<3>; 2]>, bias: Option<Layout<3>>) -> bool {
-    tables.is_some() || bias.is_none()
 }
 
 /// Kernels count pixels, planes and tiles in 32 bits.

@@ -3,6 +3,7 @@
 use super::params::{Axis, LocalBwdDkvParams, LocalBwdDqParams, LocalFwdParams};
 use super::tiling::{PATCH, Tiling, round_up};
 use crate::Layout;
+use crate::config::local::LocalConfig;
 use crate::ops::planning::stride;
 use crate::plan::{Divisor, Params, Ptr};
 use bytemuck::{Pod, Zeroable};
@@ -104,6 +105,17 @@ pub(super) fn entry(plain: &'static str) -> &'static str {
     ENTRIES.iter().find(|(name, _)| *name == plain).map_or(plain, |(_, biased)| biased)
 }
 
+/// The bias that kernels know of. Calls without any positions have one of zeros: it says which keys a query sees, and asks for less
+/// than relative tables do.
+pub(super) fn of_call(
+    config: &LocalConfig,
+    tables: &Option<[Layout<3>; 2]>,
+    bias: &Option<Layout<3>>,
+) -> Option<Layout<3>> {
+    let [rows, columns] = config.window.table_rows();
+    bias.or_else(|| tables.is_none().then(|| Layout::contiguous([1, rows, columns])))
+}
+
 /// Copies of a bias table in a block's shared memory, with pads around the table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Copy {
@@ -163,11 +175,11 @@ impl Copy {
         if self.is_shared { self.bytes() } else { 0 }
     }
 
-    /// The copies are the last part of shared memory.
-    pub fn params(&self, operand: u8, tiling: &Tiling) -> Bias {
+    /// The copies are the last part of shared memory. `data` may be null.
+    pub fn params(&self, data: Ptr, tiling: &Tiling) -> Bias {
         let copies = tiling.frame.planes as usize * self.plane_bytes() + self.block_bytes();
         Bias {
-            data: Ptr::operand(operand),
+            data,
             strides: [0, 1, 2].map(|i| stride(&self.layout, i)),
             offset: (tiling.shared_bytes - copies) as i32,
             plane_bytes: self.plane_bytes() as i32,
