@@ -10,6 +10,7 @@ mod counters;
 mod divergence;
 mod exchange;
 mod fixtures;
+mod hosts;
 mod integer;
 mod memory;
 mod random;
