@@ -76,7 +76,9 @@ fn every_entry_fits_every_gpu_without_spills() {
                 && Usage::read(&run.text)
                     .is_some_and(|usage| usage.stack_bytes == 0 && usage.spill_bytes == 0)
         };
-        findings(kernel, gpu, &assemble(&ptxas, &tools, kernel, gpu, Writes::Dropped), fits_in)
+        // sass.rs reads the machine code for that GPU: one assembly for both.
+        let writes = if *gpu == gpus(kernel)[0] { Writes::Kept } else { Writes::Dropped };
+        findings(kernel, gpu, &assemble(&ptxas, &tools, kernel, gpu, writes), fits_in)
     });
     tools::none_of(found.concat());
 }

@@ -1,10 +1,11 @@
 //! NVIDIA's command-line tools, run in parallel and remembered.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use std::{env, fs};
 
@@ -118,6 +119,8 @@ impl Tool {
         hash.add(&[writes as u8]);
         hash.add(input);
         let folder = cache.join("gates");
+        let turn = turn(&hash.hex());
+        let _turn = turn.lock().unwrap_or_else(|held| held.into_inner());
         let said = folder.join(format!("{}.said", hash.hex()));
         let output = (writes == Writes::Kept).then(|| folder.join(format!("{}.out", hash.hex())));
         if let Some((verdict, text)) =
@@ -148,6 +151,12 @@ impl Tool {
             .expect("the cache can be written");
         Run { ok, text, output: output.filter(|_| ok) }
     }
+}
+
+/// Held while a run of that name goes on: another test that wants the same waits for it, and remembers.
+fn turn(name: &str) -> Arc<Mutex<()>> {
+    static TURNS: Mutex<BTreeMap<String, Arc<Mutex<()>>>> = Mutex::new(BTreeMap::new());
+    TURNS.lock().unwrap().entry(name.to_owned()).or_default().clone()
 }
 
 /// What a tool writes besides its words.
