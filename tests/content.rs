@@ -70,46 +70,79 @@ fn count(shape: [usize; 5]) -> usize {
 /// What a run returned, for comparing bits.
 pub type Bits = Vec<Vec<u8>>;
 
-/// Forward and backward on a device, each element against its bar.
-pub fn run<T: Element>(on: &dyn Device, case: &Case, form: Form) -> Result<Bits, String> {
-    let explain = |e: macula::Error| format!("{} {form:?}: {e}", case.name);
-    let config = ContentConfig { form };
-    let op = Content::new(config);
+/// What both passes returned, and what they were given.
+pub struct Results<T> {
+    /// q, k, v and dO.
+    inputs: [Vec<T>; 4],
+    o: Vec<T>,
+    /// Summary, maximum and sum.
+    saved: [Vec<f32>; 3],
+    /// dq, dk and dv.
+    grads: [Vec<T>; 3],
+}
+
+/// Forward and backward on a device, not judged.
+pub fn results<T: Element>(on: &dyn Device, case: &Case, form: Form) -> Result<Results<T>, String> {
+    compute(on, case, form).map_err(|e| format!("{} {form:?}: {e}", case.name))
+}
+
+fn compute<T: Element>(on: &dyn Device, case: &Case, form: Form) -> macula::Result<Results<T>> {
+    let op = Content::new(ContentConfig { form });
     let q = random::<T>(1, count(case.q), case.size);
     let k = random::<T>(2, count(case.k()), case.size);
     let v = random::<T>(3, count(case.v()), 1.0);
     let g = random::<T>(4, count(case.o()), 1.0);
-    let put =
-        |data: &[T], shape| Tensor::from_vec(data.to_vec(), shape).and_then(|t| t.to(on)).map_err(explain);
+    let put = |data: &[T], shape| Tensor::from_vec(data.to_vec(), shape)?.to(on);
     let (tq, tk, tv, tg) = (put(&q, case.q)?, put(&k, case.k())?, put(&v, case.v())?, put(&g, case.o())?);
-    let output = op.forward(on, &tq, &tk, &tv).map_err(explain)?;
-    let [rq, rk, rv, rg] = [&q, &k, &v, &g].map(|x| numbers::<T, Bar<T>>(x));
-    let truth = reference::forward(&config, case.shape(), &rq, &rk, &rv);
-    let name = |tensor: &str| format!("{} {form:?} {} {tensor}", case.name, T::DTYPE);
+    let output = op.forward(on, &tq, &tk, &tv)?;
     let saved = &output.saved;
-    let summary = saved.summary.to_vec().map_err(explain)?;
-    let max = saved.max.to_vec().map_err(explain)?;
-    let sum = saved.sum.to_vec().map_err(explain)?;
-    check(&name("max"), &truth.max, &max)?;
-    check(&name("sum"), &truth.sum, &sum)?;
-    check(&name("summary"), &truth.summary, &summary)?;
-    let o = output.o.to_vec().map_err(explain)?;
-    check(&name("o"), &truth.o, &o)?;
-    let mut bits: Bits = vec![bytemuck::cast_slice(&o).to_vec()];
-    bits.extend([&summary, &max, &sum].map(|x| bytemuck::cast_slice(x).to_vec()));
+    let grads = op.backward(on, &tq, &tk, &tv, saved, &tg)?;
+    Ok(Results {
+        inputs: [q, k, v, g],
+        o: output.o.to_vec()?,
+        saved: [saved.summary.to_vec()?, saved.max.to_vec()?, saved.sum.to_vec()?],
+        grads: [grads.dq.to_vec()?, grads.dk.to_vec()?, grads.dv.to_vec()?],
+    })
+}
 
-    // The backward pass is judged on what it was given: the summary of this device.
-    let grads = op.backward(on, &tq, &tk, &tv, saved, &tg).map_err(explain)?;
-    let [rsummary, rmax, rsum] = [&summary, &max, &sum].map(|x| numbers::<f32, Bar<T>>(x));
-    let truth = reference::backward(&config, case.shape(), [&rq, &rk, &rv], [&rsummary, &rmax, &rsum], &rg);
-    for (tensor, want, got) in
-        [("dq", &truth.dq, &grads.dq), ("dk", &truth.dk, &grads.dk), ("dv", &truth.dv, &grads.dv)]
-    {
-        let got = got.to_vec().map_err(explain)?;
-        check(&name(tensor), want, &got)?;
-        bits.push(bytemuck::cast_slice(&got).to_vec());
+impl<T: Element> Results<T> {
+    pub fn bits(&self) -> Bits {
+        let bytes = |values: &Vec<T>| bytemuck::cast_slice(values).to_vec();
+        let mut bits = vec![bytes(&self.o)];
+        bits.extend(self.saved.iter().map(|values| bytemuck::cast_slice(values).to_vec()));
+        bits.extend(self.grads.iter().map(bytes));
+        bits
     }
-    Ok(bits)
+
+    /// Each element against its bar.
+    fn judge(&self, case: &Case, form: Form) -> Result<(), String> {
+        let config = ContentConfig { form };
+        let name = |tensor: &str| format!("{} {form:?} {} {tensor}", case.name, T::DTYPE);
+        let [rq, rk, rv, rg] = self.inputs.each_ref().map(|x| numbers::<T, Bar<T>>(x));
+        let truth = reference::forward(&config, case.shape(), &rq, &rk, &rv);
+        let [summary, max, sum] = &self.saved;
+        check(&name("max"), &truth.max, max)?;
+        check(&name("sum"), &truth.sum, sum)?;
+        check(&name("summary"), &truth.summary, summary)?;
+        check(&name("o"), &truth.o, &self.o)?;
+
+        // The backward pass is judged on what it was given: the summary of this device.
+        let [rsummary, rmax, rsum] = [summary, max, sum].map(|x| numbers::<f32, Bar<T>>(x));
+        let truth =
+            reference::backward(&config, case.shape(), [&rq, &rk, &rv], [&rsummary, &rmax, &rsum], &rg);
+        let [dq, dk, dv] = &self.grads;
+        for (tensor, want, got) in [("dq", &truth.dq, dq), ("dk", &truth.dk, dk), ("dv", &truth.dv, dv)] {
+            check(&name(tensor), want, got)?;
+        }
+        Ok(())
+    }
+}
+
+/// Forward and backward on a device, each element against its bar.
+pub fn run<T: Element>(on: &dyn Device, case: &Case, form: Form) -> Result<Bits, String> {
+    let results = results::<T>(on, case, form)?;
+    results.judge(case, form)?;
+    Ok(results.bits())
 }
 
 /// Every case in every form.

@@ -145,20 +145,36 @@ impl<T: Element> Data<T> {
     }
 }
 
-/// Forward and backward on a device, each element against its bar. Returns the bits of all results.
-pub fn run<T: Element>(on: &dyn Device, case: &Case) -> Result<Vec<u8>, String> {
-    let name = |tensor: &str| format!("{} {:?} {} {tensor}", case.name, case.config, T::DTYPE);
-    let explain = |e: macula::Error| name(&e.to_string());
-    let (op, data) = (Gsa::new(case.config).map_err(explain)?, Data::<T>::of(case));
-    let five =
-        |data: &[T], shape| Tensor::from_vec(data.to_vec(), shape).and_then(|t| t.to(on)).map_err(explain);
-    let table = |axis: usize| {
-        let host = Tensor::from_vec(data.tables[axis].clone(), case.table(axis));
-        host.and_then(|t| t.to(on)).map_err(explain)
-    };
-    let norm = |i: usize| {
-        Tensor::from_vec(data.norm[i].clone(), case.norm()).and_then(|t| t.to(on)).map_err(explain)
-    };
+/// What both passes returned.
+pub struct Results<T> {
+    o: Vec<T>,
+    y: Vec<T>,
+    /// Summary, maximum and sum of the content.
+    content: [Vec<f32>; 3],
+    /// Mean and variance of the batch.
+    batch: Option<[Vec<f32>; 2]>,
+    /// dq, dk and dv.
+    maps: [Vec<T>; 3],
+    /// dcolumns and drows.
+    tables: [Vec<f32>; 2],
+    /// dweight and dbias.
+    affine: Option<[Vec<f32>; 2]>,
+}
+
+fn label<T: Element>(case: &Case, tensor: &str) -> String {
+    format!("{} {:?} {} {tensor}", case.name, case.config, T::DTYPE)
+}
+
+/// Forward and backward on a device, not judged.
+pub fn results<T: Element>(on: &dyn Device, case: &Case) -> Result<Results<T>, String> {
+    compute(on, case, &Data::of(case)).map_err(|e| label::<T>(case, &e.to_string()))
+}
+
+fn compute<T: Element>(on: &dyn Device, case: &Case, data: &Data<T>) -> macula::Result<Results<T>> {
+    let op = Gsa::new(case.config)?;
+    let five = |data: &[T], shape| Tensor::from_vec(data.to_vec(), shape)?.to(on);
+    let table = |axis: usize| Tensor::from_vec(data.tables[axis].clone(), case.table(axis))?.to(on);
+    let norm = |i: usize| Tensor::from_vec(data.norm[i].clone(), case.norm())?.to(on);
     let (q, k) = (five(&data.q, case.q)?, five(&data.k, case.q)?);
     let (v, d_o) = (five(&data.v, case.v())?, five(&data.d_o, case.v())?);
     let (columns, rows) = (table(0)?, table(1)?);
@@ -169,61 +185,82 @@ pub fn run<T: Element>(on: &dyn Device, case: &Case) -> Result<Vec<u8>, String> 
         affine: case.has_norm().then_some(Affine { weight: &weight, bias: &bias }),
         given: case.is_eval().then_some(Statistics { mean: &mean, var: &var }),
     };
-    let output = op.forward(on, &q, &k, &v, parameters).map_err(explain)?;
-
-    let (parts, given) = (data.parts(), data.given());
-    let given = case.has_norm().then_some(given);
-    let (o, mut saved) = reference::forward(&case.config, case.shape(), case.inputs(&parts), given.as_ref());
-    let mut bits = Vec::new();
-    check_bits(&name("o"), &o, &output.o.to_vec().map_err(explain)?, &mut bits)?;
-
-    // The backward pass is judged on what it was given: what this device saved.
-    let y = output.saved.y.to_vec().map_err(explain)?;
-    check_bits(&name("y"), &saved.y, &y, &mut bits)?;
-    saved.y = numbers::<T, _>(&y);
-    let of = &output.saved.content;
-    let content = [of.summary.to_vec(), of.max.to_vec(), of.sum.to_vec()];
-    for (i, got) in content.into_iter().enumerate() {
-        let got = got.map_err(explain)?;
-        check_bits(&name(["summary", "max", "sum"][i]), &saved.content[i], &got, &mut bits)?;
-        saved.content[i] = numbers::<f32, _>(&got);
-    }
-    if let (Some(batch), Some(want)) = (&output.saved.batch, &saved.statistics) {
-        let (mean, var) = (batch.mean.to_vec().map_err(explain)?, batch.var.to_vec().map_err(explain)?);
-        check_bits(&name("mean"), &want.mean, &mean, &mut bits)?;
-        check_bits(&name("var"), &want.var, &var, &mut bits)?;
-        saved.statistics =
-            Some(axial::Statistics { mean: numbers::<f32, _>(&mean), var: numbers::<f32, _>(&var) });
-    }
-    let grads = op.backward(on, &q, &k, &v, parameters, &output.saved, &d_o).map_err(explain)?;
-    let rd_o = numbers::<T, _>(&data.d_o);
-    let want = reference::backward(&case.config, case.shape(), case.inputs(&parts), &saved, &rd_o);
-    let maps =
-        [("dq", &want.axial.dq, &grads.dq), ("dk", &want.dk, &grads.dk), ("dv", &want.axial.dv, &grads.dv)];
-    for (tensor, want, got) in maps {
-        check_bits(&name(tensor), want, &got.to_vec().map_err(explain)?, &mut bits)?;
-    }
-    let tables =
-        [("dcolumns", &want.axial.dcolumns, &grads.dcolumns), ("drows", &want.axial.drows, &grads.drows)];
-    for (tensor, want, got) in tables {
-        check_bits(&name(tensor), want, &got.to_vec().map_err(explain)?, &mut bits)?;
-    }
-    if let Some(Affine { weight, bias }) = &grads.daffine {
-        check_bits(&name("dweight"), &want.axial.dweight, &weight.to_vec().map_err(explain)?, &mut bits)?;
-        check_bits(&name("dbias"), &want.axial.dbias, &bias.to_vec().map_err(explain)?, &mut bits)?;
-    }
-    Ok(bits)
+    let output = op.forward(on, &q, &k, &v, parameters)?;
+    let saved = &output.saved;
+    let grads = op.backward(on, &q, &k, &v, parameters, saved, &d_o)?;
+    Ok(Results {
+        o: output.o.to_vec()?,
+        y: saved.y.to_vec()?,
+        content: [saved.content.summary.to_vec()?, saved.content.max.to_vec()?, saved.content.sum.to_vec()?],
+        batch: match &saved.batch {
+            Some(batch) => Some([batch.mean.to_vec()?, batch.var.to_vec()?]),
+            None => None,
+        },
+        maps: [grads.dq.to_vec()?, grads.dk.to_vec()?, grads.dv.to_vec()?],
+        tables: [grads.dcolumns.to_vec()?, grads.drows.to_vec()?],
+        affine: match &grads.daffine {
+            Some(Affine { weight, bias }) => Some([weight.to_vec()?, bias.to_vec()?]),
+            None => None,
+        },
+    })
 }
 
-/// [`check`], and what was checked behind `bits`.
-fn check_bits<T: Element, U: Element>(
-    name: &str,
-    want: &[Bar<T>],
-    got: &[U],
-    bits: &mut Vec<u8>,
-) -> Result<(), String> {
-    bits.extend_from_slice(bytemuck::cast_slice(got));
-    check(name, want, got)
+impl<T: Element> Results<T> {
+    pub fn bits(&self) -> Vec<u8> {
+        let of_t = [&self.o, &self.y].into_iter().chain(&self.maps);
+        let of_f32 = self.content.iter().chain(self.batch.iter().flatten()).chain(&self.tables);
+        let of_f32 = of_f32.chain(self.affine.iter().flatten());
+        let mut bits: Vec<u8> = Vec::new();
+        of_t.for_each(|values| bits.extend_from_slice(bytemuck::cast_slice(values)));
+        of_f32.for_each(|values| bits.extend_from_slice(bytemuck::cast_slice(values)));
+        bits
+    }
+
+    /// Each element against its bar.
+    fn judge(&self, case: &Case, data: &Data<T>) -> Result<(), String> {
+        let name = |tensor: &str| label::<T>(case, tensor);
+        let (parts, given) = (data.parts(), case.has_norm().then_some(data.given()));
+        let (o, mut saved) =
+            reference::forward(&case.config, case.shape(), case.inputs(&parts), given.as_ref());
+        check(&name("o"), &o, &self.o)?;
+
+        // The backward pass is judged on what it was given: what this device saved.
+        check(&name("y"), &saved.y, &self.y)?;
+        saved.y = numbers::<T, _>(&self.y);
+        for (i, got) in self.content.iter().enumerate() {
+            check(&name(["summary", "max", "sum"][i]), &saved.content[i], got)?;
+            saved.content[i] = numbers::<f32, _>(got);
+        }
+        if let (Some([mean, var]), Some(want)) = (&self.batch, &saved.statistics) {
+            check(&name("mean"), &want.mean, mean)?;
+            check(&name("var"), &want.var, var)?;
+            saved.statistics =
+                Some(axial::Statistics { mean: numbers::<f32, _>(mean), var: numbers::<f32, _>(var) });
+        }
+        let rd_o = numbers::<T, _>(&data.d_o);
+        let want = reference::backward(&case.config, case.shape(), case.inputs(&parts), &saved, &rd_o);
+        let [dq, dk, dv] = &self.maps;
+        for (tensor, want, got) in
+            [("dq", &want.axial.dq, dq), ("dk", &want.dk, dk), ("dv", &want.axial.dv, dv)]
+        {
+            check(&name(tensor), want, got)?;
+        }
+        let [dcolumns, drows] = &self.tables;
+        check(&name("dcolumns"), &want.axial.dcolumns, dcolumns)?;
+        check(&name("drows"), &want.axial.drows, drows)?;
+        if let Some([weight, bias]) = &self.affine {
+            check(&name("dweight"), &want.axial.dweight, weight)?;
+            check(&name("dbias"), &want.axial.dbias, bias)?;
+        }
+        Ok(())
+    }
+}
+
+/// Forward and backward on a device, each element against its bar. Returns the bits of all results.
+pub fn run<T: Element>(on: &dyn Device, case: &Case) -> Result<Vec<u8>, String> {
+    let results = results::<T>(on, case)?;
+    results.judge(case, &Data::of(case))?;
+    Ok(results.bits())
 }
 
 /// Every case with every setting.

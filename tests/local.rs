@@ -184,87 +184,111 @@ impl<T: Element> Inputs<T> {
 /// What a run returned, for comparing bits.
 pub type Bits = Vec<Vec<u8>>;
 
-/// Forward and backward on a device, each element against its bar.
-pub fn run<T: Element>(on: &dyn Device, case: &Case) -> Result<Bits, String> {
-    let explain = |e: macula::Error| format!("{} {:?}: {e}", case.name, case.window);
-    let inputs = Inputs::<T>::of(case);
-    let op = Local::new(case.config()).map_err(explain)?;
+/// What both passes returned.
+pub struct Results<T> {
+    o: Vec<T>,
+    lse: Vec<f32>,
+    /// dq, dk and dv.
+    maps: [Vec<T>; 3],
+    tables: Option<[Vec<f32>; 2]>,
+    bias: Option<Vec<f32>>,
+}
+
+/// Forward and backward on a device, not judged.
+pub fn results<T: Element>(on: &dyn Device, case: &Case) -> Result<Results<T>, String> {
+    compute(on, case, &Inputs::of(case)).map_err(|e| format!("{} {:?}: {e}", case.name, case.window))
+}
+
+fn compute<T: Element>(on: &dyn Device, case: &Case, inputs: &Inputs<T>) -> macula::Result<Results<T>> {
+    let op = Local::new(case.config())?;
     let put = |data: &Vec<T>, shape| Tensor::from_vec(data.clone(), shape)?.to(on);
-    let q = put(&inputs.q, case.q).map_err(explain)?;
-    let k = put(&inputs.k, case.q).map_err(explain)?;
-    let v = put(&inputs.v, case.v_shape()).map_err(explain)?;
-    let d_o = put(&inputs.d_o, case.v_shape()).map_err(explain)?;
+    let (q, k) = (put(&inputs.q, case.q)?, put(&inputs.k, case.q)?);
+    let (v, d_o) = (put(&inputs.v, case.v_shape())?, put(&inputs.d_o, case.v_shape())?);
     let tables = match &inputs.tables {
         Some(t) => {
             let put = |i: usize| Tensor::from_vec(t[i].clone(), case.table_shapes()[i])?.to(on);
-            Some(Tables { rel_h: put(0).map_err(explain)?, rel_w: put(1).map_err(explain)? })
+            Some(Tables { rel_h: put(0)?, rel_w: put(1)? })
         }
         None => None,
     };
     let bias = match &inputs.bias {
-        Some(bias) => {
-            let bias = Tensor::from_vec(bias.clone(), case.bias_shape()).and_then(|bias| bias.to(on));
-            Some(bias.map_err(explain)?)
-        }
+        Some(bias) => Some(Tensor::from_vec(bias.clone(), case.bias_shape())?.to(on)?),
         None => None,
     };
     let lent = Positions {
         tables: tables.as_ref().map(|t| Tables { rel_h: &t.rel_h, rel_w: &t.rel_w }),
         bias: bias.as_ref(),
     };
-    let output = op.forward(on, &q, &k, &v, lent).map_err(explain)?;
-    let (o, lse) = (output.o.to_vec().map_err(explain)?, output.lse.to_vec().map_err(explain)?);
+    let output = op.forward(on, &q, &k, &v, lent)?;
+    let grads = op.backward(on, &q, &k, &v, lent, &output, &d_o)?;
+    Ok(Results {
+        o: output.o.to_vec()?,
+        lse: output.lse.to_vec()?,
+        maps: [grads.dq.to_vec()?, grads.dk.to_vec()?, grads.dv.to_vec()?],
+        tables: match grads.dtables {
+            Some(t) => Some([t.rel_h.to_vec()?, t.rel_w.to_vec()?]),
+            None => None,
+        },
+        bias: grads.dbias.map(|bias| bias.to_vec()).transpose()?,
+    })
+}
 
-    let [rq, rk, rv] = [&inputs.q, &inputs.k, &inputs.v].map(|x| numbers::<T, Bar<T>>(x));
-    let rt = inputs.tables.as_ref().map(|t| [numbers::<T, Bar<T>>(&t[0]), numbers::<T, Bar<T>>(&t[1])]);
-    let rb = inputs.bias.as_ref().map(|b| numbers::<f32, Bar<T>>(b));
-    let lent_bars = reference::Inputs {
-        q: &rq,
-        k: &rk,
-        v: &rv,
-        tables: rt.as_ref().map(|t| [t[0].as_slice(), t[1].as_slice()]),
-        bias: rb.as_deref(),
-    };
-    let name = |tensor: &str| format!("{} {:?} {} {tensor}", case.name, case.window, T::DTYPE);
-    let truth = reference::forward(&case.config(), case.shape(), lent_bars);
-    check(&name("o"), &truth.o, &o)?;
-    check(&name("lse"), &truth.lse, &lse)?;
-
-    let bytes = |values: &[T]| bytemuck::cast_slice(values).to_vec();
-    let mut bits: Bits = vec![bytes(&o), bytemuck::cast_slice(&lse).to_vec()];
-
-    // The backward pass is judged on what it was given: the o and lse of this device.
-    let grads = op.backward(on, &q, &k, &v, lent, &output, &d_o).map_err(explain)?;
-    let truth = reference::backward(
-        &case.config(),
-        case.shape(),
-        lent_bars,
-        &numbers::<T, Bar<T>>(&o),
-        &numbers::<f32, Bar<T>>(&lse),
-        &numbers::<T, Bar<T>>(&inputs.d_o),
-    );
-    for (tensor, want, got) in
-        [("dq", &truth.dq, &grads.dq), ("dk", &truth.dk, &grads.dk), ("dv", &truth.dv, &grads.dv)]
-    {
-        let got = got.to_vec().map_err(explain)?;
-        check(&name(tensor), want, &got)?;
-        bits.push(bytes(&got));
+impl<T: Element> Results<T> {
+    pub fn bits(&self) -> Bits {
+        let bytes = |values: &Vec<T>| bytemuck::cast_slice(values).to_vec();
+        let of_f32 = |values: &Vec<f32>| bytemuck::cast_slice(values).to_vec();
+        let mut bits = vec![bytes(&self.o), of_f32(&self.lse)];
+        bits.extend(self.maps.iter().map(bytes));
+        bits.extend(self.tables.iter().flatten().chain(&self.bias).map(of_f32));
+        bits
     }
-    if let Some(t) = grads.dtables {
-        for (tensor, want, got) in
-            [("drel_h", &truth.dtables[0], &t.rel_h), ("drel_w", &truth.dtables[1], &t.rel_w)]
-        {
-            let got = got.to_vec().map_err(explain)?;
-            check(&name(tensor), want, &got)?;
-            bits.push(bytemuck::cast_slice(&got).to_vec());
+
+    /// Each element against its bar.
+    fn judge(&self, case: &Case, inputs: &Inputs<T>) -> Result<(), String> {
+        let [rq, rk, rv] = [&inputs.q, &inputs.k, &inputs.v].map(|x| numbers::<T, Bar<T>>(x));
+        let rt = inputs.tables.as_ref().map(|t| [numbers::<T, Bar<T>>(&t[0]), numbers::<T, Bar<T>>(&t[1])]);
+        let rb = inputs.bias.as_ref().map(|b| numbers::<f32, Bar<T>>(b));
+        let lent_bars = reference::Inputs {
+            q: &rq,
+            k: &rk,
+            v: &rv,
+            tables: rt.as_ref().map(|t| [t[0].as_slice(), t[1].as_slice()]),
+            bias: rb.as_deref(),
+        };
+        let name = |tensor: &str| format!("{} {:?} {} {tensor}", case.name, case.window, T::DTYPE);
+        let truth = reference::forward(&case.config(), case.shape(), lent_bars);
+        check(&name("o"), &truth.o, &self.o)?;
+        check(&name("lse"), &truth.lse, &self.lse)?;
+
+        // The backward pass is judged on what it was given: the o and lse of this device.
+        let truth = reference::backward(
+            &case.config(),
+            case.shape(),
+            lent_bars,
+            &numbers::<T, Bar<T>>(&self.o),
+            &numbers::<f32, Bar<T>>(&self.lse),
+            &numbers::<T, Bar<T>>(&inputs.d_o),
+        );
+        let [dq, dk, dv] = &self.maps;
+        for (tensor, want, got) in [("dq", &truth.dq, dq), ("dk", &truth.dk, dk), ("dv", &truth.dv, dv)] {
+            check(&name(tensor), want, got)?;
         }
+        if let Some([rel_h, rel_w]) = &self.tables {
+            check(&name("drel_h"), &truth.dtables[0], rel_h)?;
+            check(&name("drel_w"), &truth.dtables[1], rel_w)?;
+        }
+        if let Some(bias) = &self.bias {
+            check(&name("dbias"), &truth.dbias, bias)?;
+        }
+        Ok(())
     }
-    if let Some(dbias) = grads.dbias {
-        let got = dbias.to_vec().map_err(explain)?;
-        check(&name("dbias"), &truth.dbias, &got)?;
-        bits.push(bytemuck::cast_slice(&got).to_vec());
-    }
-    Ok(bits)
+}
+
+/// Forward and backward on a device, each element against its bar.
+pub fn run<T: Element>(on: &dyn Device, case: &Case) -> Result<Bits, String> {
+    let results = results::<T>(on, case)?;
+    results.judge(case, &Inputs::of(case))?;
+    Ok(results.bits())
 }
 
 /// Every case with every border rule that it allows.
