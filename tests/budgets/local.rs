@@ -133,8 +133,8 @@ pub fn backward<T: Element>(shape: [usize; 5], window: Window) -> Case {
 
 #[cfg(test)]
 pub mod tests {
-    use super::super::Measured;
-    use super::{Window, backward, forward};
+    use super::super::{Case, Measured};
+    use super::{WINDOWS, Window, backward, forward};
     use crate::common::cuda::look_alike;
     use half::f16;
     use std::collections::BTreeSet;
@@ -211,6 +211,29 @@ pub mod tests {
             let wavefronts = got.totals().wavefronts as f64 / patches(map(64));
             assert!(wavefronts <= most, "{}: {wavefronts} wavefronts for 16 queries", case.name());
         }
+    }
+
+    /// Turns of shared memory for 16 queries of each of [`WINDOWS`], forward and backward.
+    pub fn windows_ask_little(
+        forward: impl Fn([usize; 5], Window) -> Case,
+        backward: impl Fn([usize; 5], Window) -> Case,
+        most: [[f64; 2]; 4],
+    ) {
+        for ((map, window), most) in WINDOWS.into_iter().zip(most) {
+            for (case, most) in [forward(map, window), backward(map, window)].into_iter().zip(most) {
+                let Some(got) = case.measure_in_test() else { return };
+                let wavefronts = got.totals().wavefronts as f64 / patches(map);
+                assert!(wavefronts <= most, "{}: {wavefronts} wavefronts for 16 queries", case.name());
+            }
+        }
+    }
+
+    /// Dilated windows cost what plain ones do, and blocks of 7×7, though 49 queries take 64 places. A shifted grid has 25 of them
+    /// where 16 would do. HaloNet's windows are 14×14.
+    #[test]
+    fn every_window_asks_little() {
+        let most = [[262.0, 880.0], [272.0, 960.0], [360.0, 1225.0], [430.0, 2700.0]];
+        windows_ask_little(forward::<f16>, backward::<f16>, most);
     }
 
     /// Instructions for 16 queries, of PTX: up to 7 steps of 148 and what moves maxima, and 1215 once, for places, tables, loads
