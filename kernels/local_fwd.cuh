@@ -4,8 +4,8 @@
 //           keys of the patch's own halo, 16 at a time; softmax with a reference that follows the maximum lazily
 // Reads     q once; k, v once per tile whose halo holds them; tables once per warp
 // Writes    o, lse, each element once, by one lane
-// Shared    k and v of a band of the tile's halo (one or two bands), per warp the two tables of local_table.cuh, and B of the
-//           planes' heads
+// Shared    k and v of a band of the tile's halo (one or two bands), per warp the two tables of local_table.cuh (with B only if
+//           there are relative tables), and B of the planes' heads
 // Numerics  scores, softmax and sums f32; with 16-bit elements the weights are rounded to T before they meet v, and the
 //           normaliser sums the rounded ones; lse, natural, sums the unrounded ones
 // Mirrors   src/reference/local.rs::forward, launched by src/ops/local/plan.rs::forward

@@ -1,4 +1,4 @@
-// local_fwd with an additive bias table, on tensor cores, for f16 and bf16; see local_fwd.cuh.
+// local_fwd with an additive bias table, or without any positions, on tensor cores, for f16 and bf16; see local_fwd.cuh.
 #include "local_fwd.cuh"
 
 LOCAL_FWD_BIAS(local_fwd_bias_f16_d32, __half, 32, 1, 2)
