@@ -1,7 +1,7 @@
 //! The op `value_mixture`: every case on every device, each element within its own error bar.
 
 use crate::common::memory::{Memory, layout};
-use crate::common::{check, numbers, random, uniform};
+use crate::common::{check, numbers, random, tried, uniform};
 use half::{bf16, f16};
 use macula::reference::{Bar, value_mixture as reference};
 use macula::value_mixture::{Backward, BackwardProblem, Forward, ForwardProblem, Tables};
@@ -229,7 +229,7 @@ fn any_layout<T: Element>(case: &Case, seed: u32) -> Result<(), String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(tried(60))]
 
     /// Any shape, any strides, poisoned outputs between guards.
     #[test]

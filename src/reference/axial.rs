@@ -249,9 +249,24 @@ pub fn forward<R: Num>(
         _ => None,
     };
     let y = stored(exact);
-    let z = normalised(config, shape, inputs.affine, statistics.as_ref(), &y);
-    let o = stored(layer(Along::Rows, shape, inputs.q, &z, &rows));
+    let o = second_layer(config, shape, inputs, &rows, &y, statistics.as_ref());
     Output { o, y, statistics }
+}
+
+/// What the rows make of `y`, the result between the layers: `o` of [`Axes::ColumnsThenRows`].
+///
+/// A device is judged on the y and the statistics that it returned. Their errors are judged apart; in here batch norm
+/// may divide them by as little as √ε, and what it subtracts from y is off by the same amount as y is.
+pub fn second_layer<R: Num>(
+    config: &AxialConfig,
+    shape: Shape,
+    inputs: Inputs<'_, R>,
+    rows: &Table<'_, R>,
+    y: &[R],
+    statistics: Option<&Statistics<R>>,
+) -> Vec<R> {
+    let z = normalised(config, shape, inputs.affine, statistics, y);
+    layer(Along::Rows, shape, inputs.q, &z, rows).into_iter().map(R::stored).collect()
 }
 
 /// Gradients of every input, given what the forward pass returned between the layers and the gradient `d_o` of its output.

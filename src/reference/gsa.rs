@@ -56,6 +56,20 @@ pub fn forward<R: Num>(
     (sum(o, &other), Saved { content: [summary, max, weights], y, statistics })
 }
 
+/// `o` of the y and the statistics that a device returned, see [`axial::second_layer`].
+pub fn second_layer<R: Num>(
+    config: &GsaConfig,
+    shape: axial::Shape,
+    inputs: Inputs<'_, R>,
+    rows: &axial::Table<'_, R>,
+    y: &[R],
+    statistics: Option<&axial::Statistics<R>>,
+) -> Vec<R> {
+    let axial::Inputs { q, v, .. } = inputs.axial;
+    let by_content = content::forward(&config.content(), content_shape(shape), q, inputs.k, v);
+    sum(by_content.o, &axial::second_layer(&config.axial(), shape, inputs.axial, rows, y, statistics))
+}
+
 /// Gradients of every input, given the gradient `d_o` of the output.
 pub fn backward<R: Num>(
     config: &GsaConfig,

@@ -2,7 +2,7 @@
 
 use super::{Bits, CONFIGS, Case, Passes, bits, count, norm_vectors, run};
 use crate::common::memory::{Memory, layout};
-use crate::common::random;
+use crate::common::{random, tried};
 use half::{bf16, f16};
 use macula::axial::{Affine, Axes, AxialConfig, Backward, BatchNorm, Forward, Statistics};
 use macula::{Axial, Cpu, Element, Workspace};
@@ -114,7 +114,7 @@ fn check<T: Element>(case: &Case, config: AxialConfig, seed: u64) -> Result<(), 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(tried(60))]
 
     #[test]
     fn any_shape_in_any_layout(case in case(), config in proptest::sample::select(CONFIGS.to_vec()), seed in 1..u64::from(u32::MAX)) {

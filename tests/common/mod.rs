@@ -7,6 +7,17 @@ pub mod memory;
 
 use macula::Element;
 use macula::reference::{Bar, Num};
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
+
+/// A property of random cases is tried this often, on the same cases every time, so that what fails is the change at
+/// hand. `PROPTEST_CASES` asks for a search instead: that many cases, other ones in every run.
+pub fn tried(cases: u32) -> ProptestConfig {
+    let given = ProptestConfig { failure_persistence: None, ..Default::default() };
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => given,
+        None => ProptestConfig { cases, rng_seed: RngSeed::Fixed(0), ..given },
+    }
+}
 
 /// Uniform in [−1, 1), the same on every machine.
 pub fn uniform(seed: u64, len: usize) -> Vec<f64> {

@@ -2,7 +2,7 @@
 
 use super::{Bits, Case, count, run};
 use crate::common::memory::{Memory, layout};
-use crate::common::random;
+use crate::common::{random, tried};
 use half::{bf16, f16};
 use macula::content::{Backward, ContentConfig, Form, Forward, Saved};
 use macula::{Content, Cpu, Element, View, ViewMut, Workspace};
@@ -69,7 +69,7 @@ fn check<T: Element>(case: &Case, form: Form, seed: u64) -> Result<(), TestCaseE
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(tried(60))]
 
     #[test]
     fn any_shape_in_any_layout(case in case(), form in proptest::sample::select(Form::ALL.to_vec()), seed in 1..u64::from(u32::MAX)) {

@@ -1,7 +1,7 @@
 //! The CPU device against the reference.
 
 use crate::common::gaussian::Case;
-use crate::common::{random, uniform};
+use crate::common::{random, tried, uniform};
 use approx::assert_relative_eq;
 use half::{bf16, f16};
 use macula::gaussian::{Backward, Forward, GaussianConfig, Kernel, Norm};
@@ -109,7 +109,7 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(tried(60))]
 
     /// Any shape, any strides, poisoned outputs between guards.
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{Bits, Case, Inputs, PLAIN, run, with_borders};
 use crate::common::memory::{Memory, layout};
-use crate::common::{elements, uniform};
+use crate::common::{elements, tried, uniform};
 use half::{bf16, f16};
 use macula::local::{
     Backward, Blocks, Border, Forward, LocalConfig, Positions, Relative, Sliding, Tables, Window,
@@ -322,7 +322,7 @@ fn any_layout<T: Element>(case: &Case, seed: u64) -> Result<(), String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(tried(48))]
 
     #[test]
     fn any_shape(case in case()) {
