@@ -92,44 +92,24 @@ struct Block {
   int first_tile, end_tile;
 };
 
-__device__ __forceinline__ Block block_of_grid(Lines const& l) {
+__device__ __forceinline__ Block block_of_grid(Lines const& l, int index) {
   int const of_line = prim::ceil_div(l.tiles, l.tiles_per_block);
-  int const lines = blockIdx.x / of_line;
+  int const lines = index / of_line;
   int const head = lines / l.blocks;
   Block b;
-  b.index = blockIdx.x;
+  b.index = index;
   b.hi = l.first_head + head;
   b.first_group = (lines - head * l.blocks) * l.groups_per_block;
   b.end_group = min(b.first_group + l.groups_per_block, l.groups);
-  b.first_tile = (int(blockIdx.x) - lines * of_line) * l.tiles_per_block;
+  b.first_tile = (index - lines * of_line) * l.tiles_per_block;
   b.end_tile = min(b.first_tile + l.tiles_per_block, l.tiles);
   return b;
 }
 
-// A row of a block's tiles: one pixel of one line.
-struct Row {
-  int bi, line, pixel;
-  bool lives;
-};
-
-// Row `row` of a tile whose first pixel is `first` (which may be negative), in group `group`.
-template <int kRows>
-__device__ __forceinline__ Row row_of(Lines const& l, int group, int first, int row) {
-  int const slot = row >> l.log2_grains >> 4;
-  int const line = group * (kRows / kGrain >> l.log2_grains) + slot;
-  Row r;
-  r.pixel = first + row - (slot << l.log2_grains << 4);
-  r.lives = line < l.lines && unsigned(r.pixel) < unsigned(l.axis);
-  int const image = l.per_image.quotient(r.lives ? line : 0);
-  r.line = r.lives ? l.per_image.remainder(line, image) : 0;
-  r.bi = l.first_image + image;
-  return r;
-}
-
+// The first pixel of a line of image `bi`.
 template <class T>
-__device__ __forceinline__ T* pixel_of(Map const& map, int hi, Row const& row) {
-  return static_cast<T*>(map.data) + map.offset + row.bi * map.stride_b + hi * map.stride_h + row.line * map.stride_line +
-         (row.lives ? row.pixel : 0) * map.stride_axis;
+__device__ __forceinline__ T* start_of_line(Map const& map, int bi, int hi, int line) {
+  return static_cast<T*>(map.data) + map.offset + bi * map.stride_b + hi * map.stride_h + line * map.stride_line;
 }
 
 template <class T>

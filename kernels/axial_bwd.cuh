@@ -12,10 +12,15 @@
 #pragma once
 #include "axial_tile.cuh"
 
+namespace axial {
+
+// Tensors of a launch.
+enum BwdMap : int { kQ, kV, kG, kY, kDq, kDv, kMaps };
+
+}  // namespace axial
+
 struct AxialBwdParams {
-  axial::Map q, v, g;
-  axial::Map y;                // of batch norm's input, where g comes through it
-  axial::Map dq, dv;           // data null: not wanted
+  axial::Map maps[axial::kMaps];   // y: batch norm's input, where g comes through it; dq, dv: data null: not wanted
   axial::Table table;
   axial::Norm norm;
   axial::Vector dweight, dbias;   // sums over all pixels, where g comes through batch norm of this batch
@@ -56,7 +61,7 @@ struct BwdSmem {
   unsigned char q[Shape<T, D>::kTileBytes];                        // and then dv
   unsigned char v[Shape<T, D>::kTileBytes];                        // and then dq
   unsigned char g[Shape<T, D>::kTileBytes];
-  T weights[kRows][kPitch];     // dS by query and offset, then S by query and key
+  T weights[kRows][kPitch];     // dS by query and offset, then S by query and key; behind a row, where a line starts
   float norm[4][D];             // kValues: Affine; else NormGradient
 };
 
@@ -78,22 +83,26 @@ struct NormGradient {
   }
 };
 
+// Where lines start lies in what makes the rows of weights so long that they meet no bank conflicts: small GPUs have no more room.
+template <class T, int D>
+using BwdStarts = Starts<T, Shape<T, D>::kGrains, BwdSmem<T, D>::kPitch * int(sizeof(T))>;
+
 // Gradients that went through batch norm: scale · (g − shift − (y − mean) · slope), rounded to T.
-template <class T, int D, int kThreads>
-__device__ __forceinline__ void load_gradient(uint32_t s_tile, AxialBwdParams const& p, int hi, int group, int first,
-                                              NormGradient<D> const& norm) {
+template <class T, int D, int kThreads, class At>
+__device__ __forceinline__ void load_gradient(uint32_t s_tile, AxialBwdParams const& p, NormGradient<D> const& norm, At g_rows,
+                                              At y_rows) {
   Lines const& l = p.lines;
-  prim::Channels const g_channels = channels_of<T>(p.g, l.e);
-  prim::Channels const y_channels = channels_of<T>(p.y, l.e);
+  prim::Channels const g_channels = channels_of<T>(p.maps[kG], l.e);
+  prim::Channels const y_channels = channels_of<T>(p.maps[kY], l.e);
   for_units<T, D, kThreads>(Shape<T, D>::kRows, l.e, [&](int row, int channel) {
-    Row const r = row_of<Shape<T, D>::kRows>(l, group, first, row);
+    Pixel<T> const pixel = g_rows(row);
     uint4 unit = make_uint4(0, 0, 0, 0);
-    if (r.lives && channel < l.e) {
+    if (pixel.lives && channel < l.e) {
       float g[prim::kUnit<T>];
-      prim::unpack_unit<T>(g, prim::load_unit(pixel_of<T const>(p.g, hi, r), channel, g_channels));
+      prim::unpack_unit<T>(g, prim::load_unit<T>(pixel.data, channel, g_channels));
       if (p.norm_of == kGradientOfBatch) {
         float y[prim::kUnit<T>];
-        prim::unpack_unit<T>(y, prim::load_unit(pixel_of<T const>(p.y, hi, r), channel, y_channels));
+        prim::unpack_unit<T>(y, prim::load_unit<T>(y_rows(row).data, channel, y_channels));
 #pragma unroll
         for (int i = 0; i < prim::kUnit<T>; ++i) {
           g[i] = g[i] - norm.shift[channel + i] - (y[i] - norm.mean[channel + i]) * norm.slope[channel + i];
@@ -117,6 +126,7 @@ struct BwdPlace {
   static constexpr int kPitch = BwdSmem<T, D>::kPitch;
 
   uint32_t s_table, s_q, s_v, s_g, s_weights;
+  LaneOffsets<T, D, kPitch> of_lane;
   int log2_grains, grains, size;   // of a tile
   int warp, grain, of_line, first_channel;
 
@@ -129,13 +139,28 @@ struct BwdPlace {
         log2_grains(l.log2_grains),
         grains(1 << l.log2_grains),
         size(kGrain << l.log2_grains),
-        warp(prim::warp_of_block()),
-        grain(warp / kBwdSplit),
-        of_line(grain & (grains - 1)),
-        first_channel(warp % kBwdSplit * (kGroups * 16)) {}
+        warp(prim::warp_of_block()) {
+    find_share();
+  }
+
+  // What is the warp's; anew for each group of lines, so that loading one does not have to keep it.
+  __device__ __forceinline__ void find_share() {
+    asm volatile("" : "+r"(warp));
+    __builtin_assume(warp >= 0);
+    grain = warp / kBwdSplit;
+    of_line = grain & (grains - 1);
+    first_channel = warp % kBwdSplit * (kGroups * 16);
+  }
 
   // First row of the lines' tile that a grain lies in.
   __device__ __forceinline__ int line_row(int of_grain) const { return (of_grain & -grains) * kGrain; }
+
+  // Of dr.
+  __device__ __forceinline__ int band() const { return warp & (2 * grains - 1); }
+  __device__ __forceinline__ int first_of_dr() const { return (warp >> (log2_grains + 1)) * (D / Shape<T, D>::kGrains << log2_grains); }
+  __device__ __forceinline__ int end_of_dr(int d) const {
+    return min(d, first_of_dr() + (D / Shape<T, D>::kGrains << log2_grains));
+  }
 
   __device__ __forceinline__ uint32_t weight_at(int row, int column) const {
     return s_weights + (row * kPitch + column) * int(sizeof(T));
@@ -143,13 +168,13 @@ struct BwdPlace {
 
   // dS, by query and offset: what a row does not reach in a band that it shares is 0.
   __device__ __forceinline__ void weigh_gradients(int e) const {
-    prim::Lane const at = prim::lane_of_warp();
+    prim::Lane const at = prim::lane_of(prim::thread_now());
 #pragma unroll 1
     for (int task = warp; task < Shape<T, D>::kGrains << log2_grains; task += kThreads / prim::kWarp) {
       int const queries = task >> log2_grains;
       int const keys = task & (grains - 1);
       float c[2][4] = {};
-      rows_by_rows<T, D>(c, s_g, queries * kGrain, s_v, line_row(queries) + keys * kGrain, e);
+      rows_by_rows(c, s_g, queries * kGrain, s_v, line_row(queries) + keys * kGrain, e, of_lane);
       int const first = (keys - (queries & (grains - 1)) + grains) * kGrain;
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
@@ -169,11 +194,11 @@ struct BwdPlace {
 
   // S, by query and key: a band at a time, each row one further to the left than the one above.
   __device__ __forceinline__ void weigh(int tile, int d) const {
-    prim::Lane const at = prim::lane_of_warp();
+    prim::Lane const at = prim::lane_of(prim::thread_now());
 #pragma unroll 1
     for (int band = grains - of_line - 1 + warp % kBwdSplit; band < 2 * grains - of_line; band += kBwdSplit) {
       float c[2][4] = {};
-      rows_by_rows<T, D>(c, s_q, grain * kGrain, s_table, band_row(band * kGrain, tile, log2_grains), d);
+      rows_by_rows(c, s_q, grain * kGrain, s_table, band_row(band * kGrain, tile, log2_grains), d, of_lane);
       int const first = (of_line + band - grains) * kGrain;
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
@@ -193,20 +218,20 @@ struct BwdPlace {
   __device__ __forceinline__ void add_dq(float (&acc)[2 * kGroups][4], int tile, int d) const {
 #pragma unroll 1
     for (int band = grains - of_line - 1; band < 2 * grains - of_line; ++band) {
-      weights_by_rows<T, D, kPitch, false, kGroups>(acc, weight_at(grain * kGrain, band * kGrain), s_table,
-                                                    band_row(band * kGrain, tile, log2_grains), first_channel, d);
+      weights_by_rows<false, kGroups>(acc, weight_at(grain * kGrain, band * kGrain), s_table,
+                                      band_row(band * kGrain, tile, log2_grains), first_channel, d, of_lane);
     }
   }
 
-  // dr of the warp's band, all channels
+  // dr of the warp's band and channels. With lines shorter than the block's rows there are more warps than bands: each band is then
+  // of several, a part of the channels each.
   __device__ __forceinline__ void add_dr(float (&acc)[D / 8][4], int d) const {
-    if (warp < 2 * grains) {
 #pragma unroll 1
-      for (int queries = 0; queries < Shape<T, D>::kGrains; ++queries) {
-        int const nearest = grains - (queries & (grains - 1)) - 1;   // band of the first key
-        if (warp >= nearest && warp <= nearest + grains) {
-          weights_by_rows<T, D, kPitch, true, D / 16>(acc, weight_at(queries * kGrain, warp * kGrain), s_q, queries * kGrain, 0, d);
-        }
+    for (int queries = 0; queries < Shape<T, D>::kGrains; ++queries) {
+      int const nearest = grains - (queries & (grains - 1)) - 1;   // band of the first key
+      if (band() >= nearest && band() <= nearest + grains) {
+        weights_by_rows<true, D / 16>(acc, weight_at(queries * kGrain, band() * kGrain), s_q, queries * kGrain, first_of_dr(),
+                                      end_of_dr(d), of_lane);
       }
     }
   }
@@ -216,30 +241,42 @@ struct BwdPlace {
     int const first_row = line_row(grain);
 #pragma unroll 1
     for (int row = first_row; row < first_row + size; row += kGrain) {
-      weights_by_rows<T, D, kPitch, true, kGroups>(acc, weight_at(row, of_line * kGrain), s_g, row, first_channel, e);
+      weights_by_rows<true, kGroups>(acc, weight_at(row, of_line * kGrain), s_g, row, first_channel, e, of_lane);
     }
   }
 
-  // Adds the band's sums to the block's offsets, of which the band's tile begins at `first_offset`.
-  __device__ __forceinline__ void flush_dr(float (&acc)[D / 8][4], float* partial, int first_offset, int pitch, int d) const {
-    if (warp < 2 * grains) {
-      prim::Lane const at = prim::lane_of_warp();
+  // The band's sums to the block's offsets, of which the band's tile begins at `first_offset`; to what is there, if asked to.
+  __device__ __forceinline__ void flush_dr(float (&acc)[D / 8][4], AxialBwdParams const& p, int first_offset, bool adds) const {
+    prim::Lane const at = prim::lane_of(prim::thread_now());
+    int const pitch = p.partial_pitch;
+    int64_t const row = int64_t(prim::block_now()) * p.partial_rows + first_offset + band() * kGrain + at.g;
+    float* const low = p.table_partials + row * pitch + first_of_dr() + channel_of<T>(0, at.t);
+    float* const high = low + 8 * pitch;
+    int const channels = end_of_dr(p.lines.d) - first_of_dr();
+    auto for_pairs = [&](auto pair) {
 #pragma unroll
       for (int m = 0; m < D / 16; ++m) {
-        if (16 * m < d) {
+        if (16 * m < channels) {
 #pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            float* const row = partial + int64_t(first_offset + warp * kGrain + at.g + 8 * half) * pitch + 16 * m;
-#pragma unroll
-            for (int j = 0; j < 2; ++j) {
-              auto* const pair = reinterpret_cast<float2*>(row + channel_of<T>(j, at.t));
-              float2 const old = *pair;
-              *pair = make_float2(old.x + acc[2 * m + j][2 * half], old.y + acc[2 * m + j][2 * half + 1]);
-            }
+          for (int i = 0; i < 4; ++i) {
+            float* const there = (i < 2 ? low : high) + 16 * m + channel_of<T>(i % 2, 0);
+            pair(reinterpret_cast<float2*>(there), &acc[2 * m + i % 2][i / 2 * 2]);
           }
         }
       }
+    };
+    if (adds) {
+      for_pairs([](float2 const* there, float* sums) {
+        float2 const old = *there;
+        sums[0] += old.x;
+        sums[1] += old.y;
+      });
     }
+    for_pairs([](float2* there, float const* sums) {
+      // In PTX, for the compiler takes some of these pairs apart.
+      size_t const to = __cvta_generic_to_global(there);
+      asm volatile("st.global.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(sums[0]), "f"(sums[1]) : "memory");
+    });
     clear(acc);
   }
 };
@@ -257,10 +294,10 @@ __device__ __forceinline__ void bwd(AxialBwdParams const& p) {
 
   // ---- Where am I ---------------------------------------------------------------------------------------------------
   Lines const& l = p.lines;
-  Block const block = block_of_grid(l);
-  Place const place(smem, l);
-  bool const wants_queries = p.dq.data != nullptr || p.table_partials != nullptr;
-  bool const wants_keys = p.dv.data != nullptr || p.norm_partials != nullptr;
+  Block const block = block_of_grid(l, blockIdx.x);
+  Place place(smem, l);
+  bool const wants_queries = p.maps[kDq].data != nullptr || p.table_partials != nullptr;
+  bool const wants_keys = p.maps[kDv].data != nullptr || p.norm_partials != nullptr;
   auto& affine = reinterpret_cast<Affine<D>&>(smem.norm);
   auto& gradient = reinterpret_cast<NormGradient<D>&>(smem.norm);
   if (p.norm_of == kValues) {
@@ -268,21 +305,30 @@ __device__ __forceinline__ void bwd(AxialBwdParams const& p) {
   } else if (p.norm_of != kNothing) {
     gradient.fill(p, block.hi, l.e);
   }
-  int const pitch = p.partial_pitch;
-  float* const table_partial = p.table_partials + (p.table_partials == nullptr ? 0 : block.index * p.partial_rows * pitch);
-  if (p.table_partials != nullptr) {
-    for (int64_t i = threadIdx.x; i < int64_t(p.partial_rows) * pitch; i += kThreads) {
-      table_partial[i] = 0.f;
+  bool adds_dr = l.tiles > 1;   // lines of one tile: the first sums are of all offsets, and are stored
+  if (p.table_partials != nullptr && adds_dr) {
+    int64_t const size = int64_t(p.partial_rows) * p.partial_pitch;
+    for (int64_t i = threadIdx.x; i < size; i += kThreads) {
+      p.table_partials[block.index * size + i] = 0.f;
     }
   }
-  __syncthreads();   // sync: batch norm's numbers filled, the block's offsets cleared
+  static_assert(kMaps * Shape<T, D>::kGrains <= kRows && (Smem::kPitch - 2 * kRows) * sizeof(T) >= 2 * sizeof(T*), "room for them");
+  BwdStarts<T, D> const starts{reinterpret_cast<unsigned char*>(&smem.weights[0][2 * kRows])};
+  auto find_lines = [&](int parity, int group) {
+    starts.fill(parity, l, block.hi, group, p.maps);
+  };
+  find_lines(0, block.first_group);
+  __syncthreads();   // sync: batch norm's numbers and the first lines' starts filled, the block's offsets cleared
 
-  auto load_q_and_g = [&](int group, int first) {
-    load_tile<T, D, kThreads>(place.s_q, p.q, l.d, l, block.hi, group, first);
+  int group = block.first_group;
+  int parity = 0;    // of the group
+  auto rows = [&](BwdMap map, int first) { return Rows(starts, parity, map, p.maps[map], l, group, first); };
+  auto load_q_and_g = [&](int first) {
+    load_tile<T, D, kThreads>(place.s_q, p.maps[kQ], l.d, rows(kQ, first));
     if (p.norm_of >= kGradient) {
-      load_gradient<T, D, kThreads>(place.s_g, p, block.hi, group, first, gradient);
+      load_gradient<T, D, kThreads>(place.s_g, p, gradient, rows(kG, first), rows(kY, first));
     } else {
-      load_tile<T, D, kThreads>(place.s_g, p.g, l.e, l, block.hi, group, first);
+      load_tile<T, D, kThreads>(place.s_g, p.maps[kG], l.e, rows(kG, first));
     }
   };
   auto load_both_offsets = [&](int tile) {
@@ -302,25 +348,27 @@ __device__ __forceinline__ void bwd(AxialBwdParams const& p) {
   clear(dr);
   int held = 0;   // groups whose dr is on the tensor core
   int own = block.first_tile;      // tile
-  int group = block.first_group;
 #pragma unroll 1
   while (own < block.end_tile) {
     int const first = own * place.size;
     Reached const span = reached(l, p.table, first);
     bool const is_one = span.begin == 0 && span.end == 1;   // tile: what is loaded for queries serves keys
     bool const is_last = group + 1 == block.end_group;
+    int const next = is_last ? block.first_group : group + 1;
+    find_lines(parity ^ 1, next);
+    place.find_share();
     // The tile's pixels as queries
     if (wants_queries) {
-      load_q_and_g(group, first);
+      load_q_and_g(first);
       float dq[2 * kGroups][4];
       clear(dq);
 #pragma unroll 1
       for (int tile = span.begin; tile < span.end; ++tile) {
         int const first_key = first + tile * place.size;
         if (p.norm_of == kValues) {
-          load_normalised<T, D, kThreads>(place.s_v, p.v, l.e, l, block.hi, group, first_key, affine);
+          load_normalised<T, D, kThreads>(place.s_v, p.maps[kV], l.e, affine, rows(kV, first_key));
         } else {
-          load_tile<T, D, kThreads>(place.s_v, p.v, l.e, l, block.hi, group, first_key);
+          load_tile<T, D, kThreads>(place.s_v, p.maps[kV], l.e, rows(kV, first_key));
         }
         if (!is_one || group == block.first_group) {
           load_both_offsets(tile);
@@ -329,31 +377,21 @@ __device__ __forceinline__ void bwd(AxialBwdParams const& p) {
         place.weigh_gradients(l.e);
         __syncthreads();   // sync: dS is there
         place.add_dq(dq, tile, l.d);
+        if (tile + 1 == span.end && p.maps[kDq].data != nullptr) {
+          stage<T, D, kGroups>(dq, place.s_v, place.grain * kGrain, place.first_channel, l.d);
+        }
         if (p.table_partials != nullptr) {
           place.add_dr(dr, l.d);
           if (!is_one || is_last || ++held == kGroupsPerSum) {
-            place.flush_dr(dr, table_partial, (tile - p.partial_begin) * place.size, pitch, l.d);
+            place.flush_dr(dr, p, (tile - p.partial_begin) * place.size, adds_dr);
+            adds_dr = true;
             held = 0;
           }
         }
-        if (tile + 1 == span.end && p.dq.data != nullptr) {
-          stage<T, D, kGroups>(dq, place.s_v, place.grain * kGrain, place.first_channel, l.d);
-        }
         __syncthreads();   // sync: dS, and tiles that will be loaded again, read; dq is in smem.v
       }
-      if (p.dq.data != nullptr) {
-        prim::Channels const channels = channels_of<T>(p.dq, l.d);
-        for_units<T, D, kThreads>(kRows, l.d, [&](int row, int channel) {
-          Row const r = row_of<kRows>(l, group, first, row);
-          if (r.lives && channel < l.d) {
-            T* const pixel = pixel_of<T>(p.dq, block.hi, r);
-            uint4 unit = prim::load_shared_unit(unit_at<T, D>(place.s_v, row, channel / prim::kUnit<T>));
-            if (p.adds_dq) {
-              unit = prim::sum_of_units<T>(unit, prim::load_written(pixel, channel, channels));
-            }
-            prim::store_unit(pixel, channel, channels, unit);
-          }
-        });
+      if (p.maps[kDq].data != nullptr) {
+        store_tile<T, D, kThreads>(place.s_v, p.maps[kDq], l.d, p.adds_dq, rows(kDq, first));
       }
     }
     // The tile's pixels as keys
@@ -363,7 +401,7 @@ __device__ __forceinline__ void bwd(AxialBwdParams const& p) {
 #pragma unroll 1
       for (int tile = span.begin; tile < span.end; ++tile) {
         if (!is_one || !wants_queries) {
-          load_q_and_g(group, first + tile * place.size);
+          load_q_and_g(first + tile * place.size);
           if (!is_one || group == block.first_group) {
             load_both_offsets(-tile);
           }
@@ -377,27 +415,22 @@ __device__ __forceinline__ void bwd(AxialBwdParams const& p) {
         }
         __syncthreads();   // sync: S, and tiles that will be loaded again, read; dv is in smem.q
       }
-      if (p.dv.data != nullptr) {
-        prim::Channels const channels = channels_of<T>(p.dv, l.e);
-        for_units<T, D, kThreads>(kRows, l.e, [&](int row, int channel) {
-          Row const r = row_of<kRows>(l, group, first, row);
-          if (r.lives && channel < l.e) {
-            uint4 const unit = prim::load_shared_unit(unit_at<T, D>(place.s_q, row, channel / prim::kUnit<T>));
-            prim::store_unit(pixel_of<T>(p.dv, block.hi, r), channel, channels, unit);
-          }
-        });
+      if (p.maps[kDv].data != nullptr) {
+        store_tile<T, D, kThreads>(place.s_q, p.maps[kDv], l.e, false, rows(kDv, first));
       }
       if (p.norm_partials != nullptr) {
-        int const channel = threadIdx.x % D;
+        int const thread = prim::thread_now();
+        int const channel = thread % D;
         if (channel < l.e) {
+          auto const values = rows(kV, first);
 #pragma unroll 1
-          for (int row = threadIdx.x / D; row < kRows; row += kThreads / D) {
-            Row const r = row_of<kRows>(l, group, first, row);
-            if (r.lives) {
+          for (int row = thread / D; row < kRows; row += kThreads / D) {
+            Pixel<T> const pixel = values(row);
+            if (pixel.lives) {
               uint32_t const unit = unit_at<T, D>(0, row, channel / prim::kUnit<T>);
               auto const* const element = reinterpret_cast<T const*>(smem.q + unit) + channel % prim::kUnit<T>;
               float const x = prim::to_float(*element);
-              float const v = prim::to_float(pixel_of<T const>(p.v, block.hi, r)[channel]);
+              float const v = prim::to_float(pixel.data[channel]);
               by_weight = fmaf(x, v - affine.mean[channel], by_weight);
               by_bias += x;
             }
@@ -407,7 +440,8 @@ __device__ __forceinline__ void bwd(AxialBwdParams const& p) {
     }
     __syncthreads();   // sync: dq and dv stored before the next group's tiles overwrite them
     own += is_last ? 1 : 0;
-    group = is_last ? block.first_group : group + 1;
+    group = next;
+    parity ^= 1;
   }
 
   // ---- Store --------------------------------------------------------------------------------------------------------
@@ -420,13 +454,14 @@ __device__ __forceinline__ void bwd(AxialBwdParams const& p) {
       __syncthreads();   // sync: parts are there
     }
     if (int(threadIdx.x) < l.e) {
+      Block const own_block = block_of_grid(l, prim::block_now());   // found again: the main loop needs the registers
       float sums[2] = {0.f, 0.f};
       for (int i = 0; i < kParts; ++i) {
         sums[0] += parts[i][0][threadIdx.x];
         sums[1] += parts[i][1][threadIdx.x];
       }
-      float* const partial = p.norm_partials + block.index * (2 * l.e);
-      partial[threadIdx.x] = sums[0] * p.norm.inverse_deviation(block.hi, threadIdx.x);
+      float* const partial = p.norm_partials + own_block.index * (2 * l.e);
+      partial[threadIdx.x] = sums[0] * p.norm.inverse_deviation(own_block.hi, threadIdx.x);
       partial[l.e + threadIdx.x] = sums[1];
     }
   }

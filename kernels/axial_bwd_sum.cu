@@ -1,10 +1,9 @@
 // axial_bwd_sum — gradients of a table, and of weight and bias of batch norm, from what the blocks of axial_bwd left.
 //
-// Work      a block makes 32 channels of one row: kRuns threads per channel add consecutive runs of partials, then one adds
-//           the runs
+// Work      a block makes some channels of one row: threads add consecutive runs of partials, then one per channel adds the runs
 // Reads     the partials once
 // Writes    each gradient once; to what is there, if asked to
-// Shared    SumSmem, size exported as <entry>_smem_bytes
+// Shared    TableSmem or SumSmem, size exported as <entry>_smem_bytes
 // Numerics  f32, in a fixed order
 // Mirrors   src/reference/axial.rs::backward, launched by src/ops/axial/backward.rs
 #include "axial.cuh"
@@ -39,8 +38,19 @@ static_assert(sizeof(AxialBwdNormParams) == 128, "AxialBwdNormParams: change src
 
 namespace axial {
 
+constexpr int kSumThreads = 256;
+
+// Of a table: threads read quads of channels.
+constexpr int kTableChannels = 64;   // of a block; change src/ops/axial/backward.rs together with this
+constexpr int kTableRuns = kSumThreads * prim::kQuad / kTableChannels;
+
+struct TableSmem {
+  float runs[kTableRuns][kTableChannels];
+};
+
+// Of batch norm.
 constexpr int kRuns = 8;
-constexpr int kSumThreads = kRuns * prim::kWarp;
+static_assert(kRuns * prim::kWarp == kSumThreads, "a thread for every run of a channel");
 
 struct SumSmem {
   float runs[2][kRuns][prim::kWarp];
@@ -65,42 +75,53 @@ __device__ __forceinline__ void add_runs(float (&sums)[kSums], SumSmem& smem) {
 }
 
 __device__ __forceinline__ void table_sum(AxialBwdTableParams const& p) {
-  SumSmem& smem = *prim::shared_memory<SumSmem>();
+  TableSmem& smem = *prim::shared_memory<TableSmem>();
 
   // ---- Where am I ---------------------------------------------------------------------------------------------------
   Lines const& l = p.lines;
-  int const groups = prim::ceil_div(l.d, prim::kWarp);
+  int const groups = prim::ceil_div(l.d, kTableChannels);
   int const rows = int(2 * p.table.reach - 1);
   int const row_of_all = blockIdx.x / groups;
-  int const channel = (blockIdx.x - row_of_all * groups) * prim::kWarp + threadIdx.x % prim::kWarp;
+  int const first_channel = (blockIdx.x - row_of_all * groups) * kTableChannels;
   int const hi = row_of_all / rows;                       // 0 when shared
   int const row = row_of_all - hi * rows;
   int const offset = row + 1 - int(p.table.reach);
-  int const run = threadIdx.x / prim::kWarp;
-  bool const lives = channel < l.d;
+  int const in_block = int(threadIdx.x) % (kTableChannels / prim::kQuad) * prim::kQuad;   // channel
+  int const run = int(threadIdx.x) / (kTableChannels / prim::kQuad);
   int const size = kGrain << l.log2_grains;
 
   // ---- Main loop: a run of blocks -------------------------------------------------------------------------------------
   int const of_head = l.blocks * prim::ceil_div(l.tiles, l.tiles_per_block);
   int const first_block = p.is_shared ? 0 : hi * of_head;
   int const count = (p.is_shared ? p.heads : 1) * of_head;
-  int const of_run = prim::ceil_div(count, kRuns);
-  int const end = min((run + 1) * of_run, count);
-  float sums[1] = {0.f};
+  int const of_run = prim::ceil_div(count, kTableRuns);
+  int const begin = run * of_run;
+  int const end = min(begin + of_run, count);
+  float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
   int const partial_row = offset - (p.partial_begin - 1) * size;
-  if (partial_row >= 0 && partial_row < p.partial_rows && lives) {
+  if (partial_row >= 0 && partial_row < p.partial_rows && first_channel + in_block < l.d) {
+    int64_t const of_block = int64_t(p.partial_rows) * p.partial_pitch;
+    float const* from = p.partials + (first_block + begin) * of_block + int64_t(partial_row) * p.partial_pitch + first_channel + in_block;
 #pragma unroll 4
-    for (int i = run * of_run; i < end; ++i) {
-      int64_t const row_of_block = int64_t(first_block + i) * p.partial_rows + partial_row;
-      sums[0] += __ldg(p.partials + row_of_block * p.partial_pitch + channel);
+    for (int i = begin; i < end; ++i) {
+      float4 const x = __ldg(reinterpret_cast<float4 const*>(from));
+      sum = make_float4(sum.x + x.x, sum.y + x.y, sum.z + x.z, sum.w + x.w);
+      from += of_block;
     }
   }
-  add_runs(sums, smem);
+  *reinterpret_cast<float4*>(&smem.runs[run][in_block]) = sum;
+  __syncthreads();   // sync: the runs' sums are there
 
   // ---- Store --------------------------------------------------------------------------------------------------------
-  if (run == 0 && lives) {
+  int const channel = first_channel + int(threadIdx.x);
+  if (int(threadIdx.x) < kTableChannels && channel < l.d) {
+    float total = 0.f;
+#pragma unroll
+    for (int i = 0; i < kTableRuns; ++i) {
+      total += smem.runs[i][threadIdx.x];
+    }
     float* const out = p.dtable + (p.first_head + hi) * p.stride_h + row * p.stride_row + channel * p.stride_channel;
-    *out = p.adds ? *out + sums[0] : sums[0];
+    *out = p.adds ? *out + total : total;
   }
 }
 
@@ -147,7 +168,7 @@ __device__ __forceinline__ void norm_sum(AxialBwdNormParams const& p) {
 
 }  // namespace axial
 
-ENTRY_SMEM(axial_bwd_table_f32, sizeof(axial::SumSmem));
+ENTRY_SMEM(axial_bwd_table_f32, sizeof(axial::TableSmem));
 extern "C" __global__ void __launch_bounds__(axial::kSumThreads, 2)
     axial_bwd_table_f32(__grid_constant__ AxialBwdTableParams const p) {
   axial::table_sum(p);

@@ -12,8 +12,15 @@
 // Mirrors   src/reference/axial.rs::forward and gsa.rs::forward, launched by src/ops/axial/forward.rs
 #include "axial_tile.cuh"
 
+namespace axial {
+
+// Tensors of a launch.
+enum FwdMap : int { kQ, kV, kO, kMaps };
+
+}  // namespace axial
+
 struct AxialFwdParams {
-  axial::Map q, v, o;        // o.data null: statistics alone
+  axial::Map maps[axial::kMaps];   // o: data null: statistics alone
   axial::Table table;
   axial::Norm norm;          // of v
   axial::Summary summary;
@@ -36,6 +43,7 @@ struct FwdSmem {
   unsigned char q[Shape<T, D>::kTileBytes];
   unsigned char v[Shape<T, D>::kTileBytes];               // and then o
   T weights[kRows][kPitch];                               // of every query with its line's keys of the tile
+  T* starts[kMaps * Shape<T, D>::kGrains][2];
   Affine<D> affine;
   float mean[Shape<T, D>::kGrains][D];
   float deviation[Shape<T, D>::kGrains][D];
@@ -46,7 +54,7 @@ struct FwdSmem {
 template <class T, int D>
 constexpr int kSummaryAt = prim::round_up(int(sizeof(FwdSmem<T, D>)), kLineBytes);
 static_assert(kSummaryAt<float, 64> == 39296 && kSummaryAt<float, 128> == 73856, "change src/ops/axial/forward.rs with this");
-static_assert(kSummaryAt<__half, 64> == 44928 && kSummaryAt<__half, 128> == 80512, "change src/ops/axial/forward.rs with this");
+static_assert(kSummaryAt<__half, 64> == 45056 && kSummaryAt<__half, 128> == 80640, "change src/ops/axial/forward.rs with this");
 
 // Statistics of a warp's queries, into its grain's row.
 template <class T, int D, int kGroups>
@@ -94,7 +102,8 @@ __device__ __forceinline__ void statistics(float const (&acc)[2 * kGroups][4], b
 // in shared memory, if it is there whole, is that of image `held`, and serves later groups. Queries are normalised in place.
 template <class T, int D, int kGroups>
 __device__ __forceinline__ void add_content(float (&acc)[2 * kGroups][4], AxialFwdParams const& p, uint32_t s_q, uint32_t s_summary,
-                                            int hi, int group, int grain, int first_channel, int& held) {
+                                            int hi, int group, int grain, int first_channel,
+                                            LaneOffsets<T, D, FwdSmem<T, D>::kPitch> const& of_lane, int& held) {
   constexpr int kSplit = kFwdWarps / Shape<T, D>::kGrains;
   Lines const& l = p.lines;
   Summary const& summary = p.summary;
@@ -128,7 +137,7 @@ __device__ __forceinline__ void add_content(float (&acc)[2 * kGroups][4], AxialF
         held = image;
       }
       if (image == own) {
-        rows_by_matrix<T, D, kGroups>(acc, s_q, grain * kGrain, first, min(summary.rows, l.d - first), matrix, first_channel, l.e);
+        rows_by_matrix<kGroups>(acc, s_q, grain * kGrain, first, min(summary.rows, l.d - first), matrix, first_channel, l.e, of_lane);
       }
     }
   }
@@ -136,7 +145,6 @@ __device__ __forceinline__ void add_content(float (&acc)[2 * kGroups][4], AxialF
 
 template <class T, int D>
 __device__ __forceinline__ void fwd(AxialFwdParams const& p) {
-  constexpr int kRows = Shape<T, D>::kRows;
   constexpr int kSplit = kFwdWarps / Shape<T, D>::kGrains;          // warps that share a grain of queries
   constexpr int kGroups = D / 16 / kSplit;                          // of 16 channels of o, of a warp
   using Smem = FwdSmem<T, D>;
@@ -148,7 +156,7 @@ __device__ __forceinline__ void fwd(AxialFwdParams const& p) {
 
   // ---- Where am I ---------------------------------------------------------------------------------------------------
   Lines const& l = p.lines;
-  Block const block = block_of_grid(l);
+  Block const block = block_of_grid(l, blockIdx.x);
   int const log2_grains = l.log2_grains;
   int const grains = 1 << log2_grains;
   int const size = kGrain << log2_grains;
@@ -158,30 +166,35 @@ __device__ __forceinline__ void fwd(AxialFwdParams const& p) {
   int const line_row = (grain - of_line) * kGrain;                  // first row of the line's tile
   int const first_channel = warp % kSplit * (kGroups * 16);
   prim::Lane const at = prim::lane_of_warp();
+  LaneOffsets<T, D, Smem::kPitch> const of_lane;
   uint32_t const s_weights = prim::shared_address(&smem.weights[grain * kGrain][0]);
   int const first_query = block.first_tile * size;                  // a block has one tile
   Reached const span = reached(l, p.table, first_query);
   bool const has_norm = p.norm.weight.data != nullptr;
   if (has_norm) {
     smem.affine.fill(p.norm, block.hi, 0, l.e);
-    __syncthreads();   // sync: affine filled
   }
+  Starts<T, Shape<T, D>::kGrains, int(sizeof(smem.starts[0]))> const starts{reinterpret_cast<unsigned char*>(smem.starts)};
+  starts.fill(0, l, block.hi, block.first_group, p.maps);
+  __syncthreads();   // sync: affine and the first lines' starts filled
 
   // ---- Main loop: groups of lines, tiles of keys ----------------------------------------------------------------------
   Moments moments{0.f, 0.f, 0.f};
   int held = -1;   // image whose summary is in shared memory
+  int parity = 0;  // of the group
 #pragma unroll 1
   for (int group = block.first_group; group < block.end_group; ++group) {
-    load_tile<T, D, kFwdThreads>(s_q, p.q, l.d, l, block.hi, group, first_query);
+    auto rows = [&](FwdMap map, int first) { return Rows(starts, parity, map, p.maps[map], l, group, first); };
+    load_tile<T, D, kFwdThreads>(s_q, p.maps[kQ], l.d, rows(kQ, first_query));
     float acc[2 * kGroups][4];
     clear(acc);
 #pragma unroll 1
     for (int tile = span.begin; tile < span.end; ++tile) {
       int const first_key = first_query + tile * size;
       if (has_norm) {
-        load_normalised<T, D, kFwdThreads>(s_v, p.v, l.e, l, block.hi, group, first_key, smem.affine);
+        load_normalised<T, D, kFwdThreads>(s_v, p.maps[kV], l.e, smem.affine, rows(kV, first_key));
       } else {
-        load_tile<T, D, kFwdThreads>(s_v, p.v, l.e, l, block.hi, group, first_key);
+        load_tile<T, D, kFwdThreads>(s_v, p.maps[kV], l.e, rows(kV, first_key));
       }
       bool const is_first = tile == span.begin;
       if (is_first && (group == block.first_group || span.end - span.begin > 1)) {
@@ -198,7 +211,7 @@ __device__ __forceinline__ void fwd(AxialFwdParams const& p) {
 #pragma unroll 1
       for (int band = grains - of_line - 1 + warp % kSplit; band < 2 * grains - of_line; band += kSplit) {
         float c[2][4] = {};
-        rows_by_rows<T, D>(c, s_q, grain * kGrain, s_table, band_row(band * kGrain, tile, log2_grains), l.d);
+        rows_by_rows(c, s_q, grain * kGrain, s_table, band_row(band * kGrain, tile, log2_grains), l.d, of_lane);
         int const first = (of_line + band - grains) * kGrain;       // key of the band's first row and column
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
@@ -219,37 +232,33 @@ __device__ __forceinline__ void fwd(AxialFwdParams const& p) {
       }
 #pragma unroll 1
       for (int key = 0; key < min(size, l.axis - first_key); key += kGrain) {
-        weights_by_rows<T, D, Smem::kPitch, false, kGroups>(acc, s_weights + key * int(sizeof(T)), s_v, line_row + key, first_channel,
-                                                      l.e);
+        weights_by_rows<false, kGroups>(acc, s_weights + key * int(sizeof(T)), s_v, line_row + key, first_channel, l.e, of_lane);
       }
       __syncthreads();   // sync: q, v, the offsets and the weights read before they are overwritten
     }
 
     if (p.summary.data != nullptr) {
       uint32_t const s_summary = prim::shared_address(&smem) + kSummaryAt<T, D>;
-      add_content<T, D, kGroups>(acc, p, s_q, s_summary, block.hi, group, grain, first_channel, held);
+      add_content<T, D, kGroups>(acc, p, s_q, s_summary, block.hi, group, grain, first_channel, of_lane, held);
     }
 
     // ---- Store ------------------------------------------------------------------------------------------------------
-    if (p.o.data != nullptr) {
+    // All threads have begun this group, so none looks for the lines of the last one.
+    starts.fill(parity ^ 1, l, block.hi, group + 1, p.maps);
+    if (p.maps[kO].data != nullptr) {
       stage<T, D, kGroups>(acc, s_v, grain * kGrain, first_channel, l.e);
     }
     if (p.partials != nullptr) {
-      Row const low = row_of<kRows>(l, group, first_query, grain * kGrain + at.g);
-      Row const high = row_of<kRows>(l, group, first_query, grain * kGrain + at.g + 8);
-      statistics<T, D, kGroups>(acc, low.lives, high.lives, smem, grain, first_channel);
+      auto const queries = rows(kQ, first_query);
+      bool const low_lives = queries(grain * kGrain + at.g).lives;
+      bool const high_lives = queries(grain * kGrain + at.g + 8).lives;
+      statistics<T, D, kGroups>(acc, low_lives, high_lives, smem, grain, first_channel);
     }
-    __syncthreads();   // sync: o in smem.v before other threads store it; statistics before they are merged
-    if (p.o.data != nullptr) {
-      prim::Channels const channels = channels_of<T>(p.o, l.e);
-      for_units<T, D, kFwdThreads>(kRows, l.e, [&](int row, int channel) {
-        Row const r = row_of<kRows>(l, group, first_query, row);
-        if (r.lives && channel < l.e) {
-          uint4 const unit = prim::load_shared_unit(unit_at<T, D>(s_v, row, channel / prim::kUnit<T>));
-          prim::store_unit(pixel_of<T>(p.o, block.hi, r), channel, channels, unit);
-        }
-      });
+    __syncthreads();   // sync: o in smem.v before other threads store it; statistics before they are merged; the next starts
+    if (p.maps[kO].data != nullptr) {
+      store_tile<T, D, kFwdThreads>(s_v, p.maps[kO], l.e, false, rows(kO, first_query));
     }
+    parity ^= 1;
     if (p.partials != nullptr && int(threadIdx.x) < l.e) {
 #pragma unroll
       for (int i = 0; i < Shape<T, D>::kGrains; ++i) {

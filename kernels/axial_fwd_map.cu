@@ -103,6 +103,7 @@ __device__ __forceinline__ void fwd_map(AxialFwdMapParams const& p) {
   int const grain = warp / kMapSplit;
   int const first_channel = warp % kMapSplit * (kGroups * 16);
   prim::Lane const at = prim::lane_of_warp();
+  LaneOffsets<T, D, Smem::kPitch> const of_lane;
   uint32_t const s_weights = prim::shared_address(&smem.weights[grain * kGrain][0]);
   bool const has_norm = p.norm.weight.data != nullptr;
   Map const q = plane_of(p.q, sizeof(T), bi, hi);
@@ -164,7 +165,22 @@ __device__ __forceinline__ void fwd_map(AxialFwdMapParams const& p) {
     walk.stride_axis = is_first ? q.stride_axis : q.stride_line;
 #pragma unroll 1
     for (int group = 0; group < l.groups; ++group) {
-      load_tile<T, D, kThreads>(s_q, walk, l.d, l, 0, group, 0);
+      // A row of the tile; line 0 and pixel 0 where there is none.
+      struct Place {
+        int line, pixel;
+        bool lives;
+      };
+      auto place_of = [&](int row) {
+        int const of_tile = row >> (log2_grains + 4);
+        int const line = group * (kRows / kGrain >> log2_grains) + of_tile;
+        int const pixel = row - of_tile * size;
+        bool const lives = line < l.lines && pixel < l.axis;
+        return lives ? Place{line, pixel, true} : Place{0, 0, false};
+      };
+      load_tile<T, D, kThreads>(s_q, walk, l.d, [&](int row) {
+        Place const r = place_of(row);
+        return Pixel<T const>{start_of_line<T const>(walk, 0, 0, r.line) + r.pixel * walk.stride_axis, r.lives};
+      });
       prim::commit_copies();
       prim::wait_copies<0>();
       __syncthreads();   // sync: q, the offsets and the map are there; the last group's results are in the map
@@ -172,7 +188,7 @@ __device__ __forceinline__ void fwd_map(AxialFwdMapParams const& p) {
 #pragma unroll 1
       for (int band = grains - of_line - 1 + warp % kMapSplit; band < 2 * grains - of_line; band += kMapSplit) {
         float c[2][4] = {};
-        rows_by_rows<T, D>(c, s_q, grain * kGrain, s_table, band_row(band * kGrain, 0, log2_grains), l.d);
+        rows_by_rows(c, s_q, grain * kGrain, s_table, band_row(band * kGrain, 0, log2_grains), l.d, of_lane);
         int const first = (of_line + band - grains) * kGrain;
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
@@ -201,21 +217,21 @@ __device__ __forceinline__ void fwd_map(AxialFwdMapParams const& p) {
       for (int first = 0; first < l.axis; first += kGrain) {
         int const key = min(first + lane % 16, l.axis - 1);
         uint32_t a[4];
-        prim::load_matrices(a, s_weights + (lane % 16 * Smem::kPitch + lane / 16 * 8 + first) * 2);
+        prim::load_matrices(a, s_weights + first * int(sizeof(T)) + of_lane.weights);
         add_products<T, kGroups>(acc, a, first_channel, e, [&](int m) {
           int const unit = first_channel / 8 + 2 * m + lane / 16;
           return is_first ? pixels.unit(key, line, unit) : pixels.unit(line, key, unit);
         });
       }
       if (adds) {
-        rows_by_matrix<T, D, kGroups>(acc, s_q, grain * kGrain, 0, l.d, summary, first_channel, e);
+        rows_by_matrix<kGroups>(acc, s_q, grain * kGrain, 0, l.d, summary, first_channel, e, of_lane);
       }
       __syncthreads();   // sync: the lines read before their results take their places
 
       // ---- Store: into the map ------------------------------------------------------------------------------------------
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        Row const r = row_of<kRows>(l, group, 0, grain * kGrain + at.g + 8 * half);
+        Place const r = place_of(grain * kGrain + at.g + 8 * half);
 #pragma unroll
         for (int m = 0; m < 2 * kGroups; ++m) {
           int const channel = first_channel + 8 * m;

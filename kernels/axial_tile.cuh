@@ -59,24 +59,101 @@ template <class T, int D, int kThreads, class Unit>
 __device__ __forceinline__ void for_units(int rows, int channels, Unit unit) {
   constexpr int kUnits = Shape<T, D>::kUnits;
   static_assert(kThreads % kUnits == 0, "a thread stays in its column");
-  int const channel = int(threadIdx.x) % kUnits * prim::kUnit<T>;
+  int const thread = prim::thread_now();
+  int const channel = thread % kUnits * prim::kUnit<T>;
   if (channel < prim::round_up(channels, kGrain)) {
 #pragma unroll 1
-    for (int row = int(threadIdx.x) / kUnits; row < rows; row += kThreads / kUnits) {
+    for (int row = thread / kUnits; row < rows; row += kThreads / kUnits) {
       unit(row, channel);
     }
   }
 }
 
-// A tile of lines, zeros where there is no pixel. In flight until waited for.
-template <class T, int D, int kThreads>
-__device__ __forceinline__ void load_tile(uint32_t s_tile, Map const& map, int count, Lines const& l, int hi, int group,
-                                          int first) {
+// The pixel of a tile's row, in one tensor.
+template <class T>
+struct Pixel {
+  T* data;       // of another pixel, where there is none
+  bool lives;
+};
+
+// Where lines begin in each of some tensors, in shared memory: found once per group of lines, for which image a line is of takes
+// a division. Two groups at a time, so that those of the next one are there when it begins. An entry is a pair of pointers, and
+// entries are kPitch bytes apart.
+template <class T, int kLines, int kPitch>
+struct Starts {
+  unsigned char* first;
+
+  __device__ __forceinline__ T*& at(int parity, int map, int line) const {
+    return reinterpret_cast<T**>(first + (map * kLines + line) * kPitch)[parity];
+  }
+
+  // Those of the lines of a group, each by one of the first threads of the block.
+  template <int kMaps>
+  __device__ __forceinline__ void fill(int parity, Lines const& l, int hi, int group, Map const (&maps)[kMaps]) const {
+    int const own = threadIdx.x;
+    if (own < kMaps * kLines) {
+      int const map = own / kLines;
+      int const line = own % kLines;
+      int const of_head = group * (kLines >> l.log2_grains) + line;
+      bool const lives = line < kLines >> l.log2_grains && of_head < l.lines;
+      int const image = l.per_image.quotient(lives ? of_head : 0);
+      int const of_image = l.per_image.remainder(lives ? of_head : 0, image);
+      at(parity, map, line) = start_of_line<T>(maps[map], l.first_image + image, hi, of_image);
+    }
+  }
+};
+
+// The rows of a tile of a group's lines that begins at pixel `first` (which may be negative), in one tensor.
+template <class T, int kLines, int kPitch>
+struct Rows {
+  Starts<T, kLines, kPitch> starts;
+  int parity, map;
+  int64_t stride_axis;
+  int first, lines, axis, shift;   // the tile has 1 << shift pixels
+
+  __device__ __forceinline__ Rows(Starts<T, kLines, kPitch> const& starts, int parity, int map, Map const& tensor, Lines const& l,
+                                  int group, int first)
+      : starts(starts),
+        parity(parity),
+        map(map),
+        stride_axis(tensor.stride_axis),
+        first(first),
+        lines(l.lines - group * (kLines >> l.log2_grains)),
+        axis(l.axis),
+        shift(l.log2_grains + 4) {}
+
+  __device__ __forceinline__ Pixel<T> operator()(int row) const {
+    int const line = row >> shift;
+    int const pixel = first + row - (line << shift);
+    bool const lives = line < lines && unsigned(pixel) < unsigned(axis);
+    T* const start = prim::as_base(starts.at(parity, map, line));
+    return {start + (lives ? pixel : 0) * stride_axis, lives};
+  }
+};
+
+// A tile of lines, zeros where there is no pixel: `at(row)` says which. In flight until waited for.
+template <class T, int D, int kThreads, class At>
+__device__ __forceinline__ void load_tile(uint32_t s_tile, Map const& map, int count, At at) {
   prim::Channels const channels = channels_of<T>(map, count);
   for_units<T, D, kThreads>(Shape<T, D>::kRows, count, [&](int row, int channel) {
-    Row const r = row_of<Shape<T, D>::kRows>(l, group, first, row);
-    copy_unit(unit_at<T, D>(s_tile, row, channel / prim::kUnit<T>), pixel_of<T const>(map, hi, r), channel, channels,
-              r.lives);
+    auto const pixel = at(row);
+    copy_unit<T>(unit_at<T, D>(s_tile, row, channel / prim::kUnit<T>), pixel.data, channel, channels, pixel.lives);
+  });
+}
+
+// The rows of a tile in shared memory to `map`.
+template <class T, int D, int kThreads, class At>
+__device__ __forceinline__ void store_tile(uint32_t s_tile, Map const& map, int count, bool adds, At at) {
+  prim::Channels const channels = channels_of<T>(map, count);
+  for_units<T, D, kThreads>(Shape<T, D>::kRows, count, [&](int row, int channel) {
+    Pixel<T> const pixel = at(row);
+    if (pixel.lives && channel < count) {
+      uint4 unit = prim::load_shared_unit(unit_at<T, D>(s_tile, row, channel / prim::kUnit<T>));
+      if (adds) {
+        unit = prim::sum_of_units<T>(unit, prim::load_written(pixel.data, channel, channels));
+      }
+      prim::store_unit(pixel.data, channel, channels, unit);
+    }
   });
 }
 
@@ -114,13 +191,33 @@ __device__ __forceinline__ float dot(float4 a, float4 b, float c) {
   return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, c))));
 }
 
-// c += rows a_row .. + 16 of one tile · rows b_row .. + 16 of another, over their channels.
-template <class T, int D>
-__device__ __forceinline__ void rows_by_rows(float (&c)[2][4], uint32_t s_a, int a_row, uint32_t s_b, int b_row, int channels) {
-  int const lane = threadIdx.x % prim::kWarp;
+// What a lane adds to where 16 rows begin, to load their 16-bit elements: worked out once, for how units are permuted is the same
+// in all grains. Weights have rows of kPitch elements.
+template <class T, int D, int kPitch>
+struct LaneOffsets {
+  uint32_t rows = 0;           // of a tile, as rows of a, or turned into columns of b
+  uint32_t columns = 0;        // of a tile, as columns of b
+  uint32_t weights = 0;        // as rows of a
+  uint32_t turned = 0;         // weights as columns of a
+
+  __device__ __forceinline__ LaneOffsets() {
+    if constexpr (sizeof(T) == 2) {
+      int const lane = threadIdx.x % prim::kWarp;
+      rows = unit_at<T, D>(0, lane % 16, lane / 16);
+      columns = unit_at<T, D>(0, lane % 8 + lane / 16 * 8, lane / 8 % 2);
+      weights = (lane % 16 * kPitch + lane / 16 * 8) * int(sizeof(T));
+      turned = ((lane % 8 + lane / 16 * 8) * kPitch + lane / 8 % 2 * 8) * int(sizeof(T));
+    }
+  }
+};
+
+// c += rows a_row .. + 16 of one tile · rows b_row .. + 16 of another, over their channels. Rows begin at whole grains.
+template <class T, int D, int kPitch>
+__device__ __forceinline__ void rows_by_rows(float (&c)[2][4], uint32_t s_a, int a_row, uint32_t s_b, int b_row, int channels,
+                                             LaneOffsets<T, D, kPitch> const& of_lane) {
   if constexpr (sizeof(T) == 2) {
-    uint32_t const a_at = unit_at<T, D>(s_a, a_row + lane % 16, lane / 16);
-    uint32_t const b_at = unit_at<T, D>(s_b, b_row + lane % 8 + lane / 16 * 8, lane / 8 % 2);
+    uint32_t const a_at = s_a + a_row * Shape<T, D>::kRowBytes + of_lane.rows;
+    uint32_t const b_at = s_b + b_row * Shape<T, D>::kRowBytes + of_lane.columns;
 #pragma unroll
     for (int k = 0; k < D / prim::kMmaK; ++k) {
       if (k * prim::kMmaK < channels) {
@@ -205,18 +302,17 @@ __device__ __forceinline__ void quad_of(float (&x)[4], uint32_t shared) {
 
 // acc += 16×16 weights · 16 rows of a tile. `s_weights`: the weights' first; kTransposed: they lie the other way round (the sum
 // runs over their rows).
-template <class T, int D, int kPitch, bool kTransposed, int kGroups>
+template <bool kTransposed, int kGroups, class T, int D, int kPitch>
 __device__ __forceinline__ void weights_by_rows(float (&acc)[2 * kGroups][4], uint32_t s_weights, uint32_t s_b, int b_row,
-                                                int first_channel, int channels) {
-  int const lane = threadIdx.x % prim::kWarp;
+                                                int first_channel, int channels, LaneOffsets<T, D, kPitch> const& of_lane) {
   if constexpr (sizeof(T) == 2) {
     uint32_t a[4];
     if constexpr (kTransposed) {
-      prim::load_matrices_transposed(a, s_weights + ((lane % 8 + lane / 16 * 8) * kPitch + lane / 8 % 2 * 8) * 2);
+      prim::load_matrices_transposed(a, s_weights + of_lane.turned);
     } else {
-      prim::load_matrices(a, s_weights + (lane % 16 * kPitch + lane / 16 * 8) * 2);
+      prim::load_matrices(a, s_weights + of_lane.weights);
     }
-    uint32_t const b_at = unit_at<T, D>(s_b, b_row + lane % 16, first_channel / 8 + lane / 16);
+    uint32_t const b_at = further(s_b + b_row * Shape<T, D>::kRowBytes + of_lane.rows, first_channel / prim::kUnit<T>);
     add_products<T, kGroups>(acc, a, first_channel, channels, [&](int m) { return further(b_at, 2 * m); });
   } else {
     prim::Lane const at = prim::lane_of_warp();
@@ -246,9 +342,10 @@ __device__ __forceinline__ void weights_by_rows(float (&acc)[2 * kGroups][4], ui
 }
 
 // acc += `depth` channels of rows `row` .. + 16 of a tile, from `first_of_depth` on, · a matrix of as many rows.
-template <class T, int D, int kGroups>
+template <int kGroups, class T, int D, int kPitch>
 __device__ __forceinline__ void rows_by_matrix(float (&acc)[2 * kGroups][4], uint32_t s_a, int row, int first_of_depth, int depth,
-                                               prim::Matrix<T> const& matrix, int first_channel, int channels) {
+                                               prim::Matrix<T> const& matrix, int first_channel, int channels,
+                                               LaneOffsets<T, D, kPitch> const& of_lane) {
   constexpr int kUnit = prim::kUnit<T>;
   if constexpr (sizeof(T) == 2) {
     int const lane = threadIdx.x % prim::kWarp;
@@ -256,7 +353,7 @@ __device__ __forceinline__ void rows_by_matrix(float (&acc)[2 * kGroups][4], uin
 #pragma unroll 1
     for (int k = 0; k < depth; k += kGrain) {
       uint32_t a[4];
-      prim::load_matrices(a, unit_at<T, D>(s_a, row + lane % 16, (first_of_depth + k) / kUnit + lane / 16));
+      prim::load_matrices(a, further(s_a + row * Shape<T, D>::kRowBytes + of_lane.rows, (first_of_depth + k) / kUnit));
       add_products<T, kGroups>(acc, a, first_channel, channels, [&](int m) { return b_at + 2 * m * prim::kUnitBytes; });
       b_at += kGrain * matrix.pitch;
     }
@@ -295,7 +392,7 @@ __device__ __forceinline__ void clear(float (&acc)[kSize][4]) {
 template <class T, int D, int kGroups>
 __device__ __forceinline__ void stage(float const (&acc)[2 * kGroups][4], uint32_t s_tile, int row, int first_channel,
                                       int channels) {
-  prim::Lane const at = prim::lane_of_warp();
+  prim::Lane const at = prim::lane_of(prim::thread_now());
   constexpr int kUnit = prim::kUnit<T>;
   int const own = channel_of<T>(0, at.t);
   uint32_t const first = unit_at<T, D>(s_tile, row + at.g, (first_channel + own) / kUnit) + own % kUnit * int(sizeof(T));
@@ -355,16 +452,15 @@ struct Affine {
 };
 
 // load_tile of (x − mean) · scale + bias, rounded to T.
-template <class T, int D, int kThreads>
-__device__ __forceinline__ void load_normalised(uint32_t s_tile, Map const& map, int count, Lines const& l, int hi, int group,
-                                                int first, Affine<D> const& affine) {
+template <class T, int D, int kThreads, class At>
+__device__ __forceinline__ void load_normalised(uint32_t s_tile, Map const& map, int count, Affine<D> const& affine, At at) {
   prim::Channels const channels = channels_of<T>(map, count);
   for_units<T, D, kThreads>(Shape<T, D>::kRows, count, [&](int row, int channel) {
-    Row const r = row_of<Shape<T, D>::kRows>(l, group, first, row);
+    auto const pixel = at(row);
     uint4 unit = make_uint4(0, 0, 0, 0);
-    if (r.lives && channel < count) {
+    if (pixel.lives && channel < count) {
       float x[prim::kUnit<T>];
-      prim::unpack_unit<T>(x, prim::load_unit(pixel_of<T const>(map, hi, r), channel, channels));
+      prim::unpack_unit<T>(x, prim::load_unit<T>(pixel.data, channel, channels));
 #pragma unroll
       for (int i = 0; i < prim::kUnit<T>; ++i) {
         x[i] = fmaf(x[i] - affine.mean[channel + i], affine.scale[channel + i], affine.bias[channel + i]);

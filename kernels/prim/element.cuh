@@ -102,21 +102,33 @@ struct Map {
   int64_t is_wide;   // strides and channels are whole units of 16 bytes
 };
 
+// A pointer to device memory, of which the compiler cannot see how it came about, and so addresses what is read from it channel by
+// channel by it and a constant. Otherwise loops keep the offsets of all those channels in registers, for paths that are seldom taken.
+template <class T>
+__device__ __forceinline__ T* as_base(T* pointer) {
+  size_t address = __cvta_generic_to_global(pointer);
+  asm("" : "+l"(address));
+  return static_cast<T*>(__cvta_global_to_generic(address));
+}
+
 // A unit of 16 bytes: `pixel` points at channel 0, `channel` is a multiple of the unit.
 template <class T>
 __device__ __forceinline__ uint4 load_unit(T const* pixel, int channel, Channels channels) {
+  T const* const unit = pixel + channel;
   if (channels.wide) {
-    return __ldg(reinterpret_cast<uint4 const*>(pixel + channel));
+    return __ldg(reinterpret_cast<uint4 const*>(unit));
   }
+  T const* const base = as_base(unit);
+  int const left = channels.count - channel;
   uint32_t word[4] = {0, 0, 0, 0};
   constexpr int kPerWord = int(sizeof(uint32_t) / sizeof(T));
 #pragma unroll
   for (int i = 0; i < kUnit<T>; ++i) {
-    if (channel + i < channels.count) {
+    if (i < left) {
       if constexpr (kPerWord == 1) {
-        word[i] = __float_as_uint(__ldg(pixel + channel + i));
+        word[i] = __float_as_uint(__ldg(base + i));
       } else {
-        uint32_t const bits = __ldg(reinterpret_cast<unsigned short const*>(pixel + channel + i));
+        uint32_t const bits = __ldg(reinterpret_cast<unsigned short const*>(base + i));
         word[i / kPerWord] |= bits << (i % kPerWord * 16);
       }
     }
@@ -127,13 +139,16 @@ __device__ __forceinline__ uint4 load_unit(T const* pixel, int channel, Channels
 // load_unit of memory that this launch writes.
 template <class T>
 __device__ __forceinline__ uint4 load_written(T const* pixel, int channel, Channels channels) {
+  T const* const unit = pixel + channel;
   if (channels.wide) {
-    return *reinterpret_cast<uint4 const*>(pixel + channel);
+    return *reinterpret_cast<uint4 const*>(unit);
   }
+  T const* const base = as_base(unit);
+  int const left = channels.count - channel;
   float x[kUnit<T>];
 #pragma unroll
   for (int i = 0; i < kUnit<T>; ++i) {
-    x[i] = channel + i < channels.count ? to_float(pixel[channel + i]) : 0.f;
+    x[i] = i < left ? to_float(base[i]) : 0.f;
   }
   return pack_unit<T>(x);
 }
@@ -154,19 +169,22 @@ __device__ __forceinline__ uint4 sum_of_units(uint4 a, uint4 b) {
 
 template <class T>
 __device__ __forceinline__ void store_unit(T* pixel, int channel, Channels channels, uint4 unit) {
+  T* const to = pixel + channel;
   if (channels.wide) {
-    *reinterpret_cast<uint4*>(pixel + channel) = unit;
+    *reinterpret_cast<uint4*>(to) = unit;
     return;
   }
+  T* const base = as_base(to);
+  int const left = channels.count - channel;
   uint32_t const word[4] = {unit.x, unit.y, unit.z, unit.w};
   constexpr int kPerWord = int(sizeof(uint32_t) / sizeof(T));
 #pragma unroll
   for (int i = 0; i < kUnit<T>; ++i) {
-    if (channel + i < channels.count) {
+    if (i < left) {
       if constexpr (kPerWord == 1) {
-        pixel[channel + i] = __uint_as_float(word[i]);
+        base[i] = __uint_as_float(word[i]);
       } else {
-        reinterpret_cast<unsigned short*>(pixel)[channel + i] =
+        reinterpret_cast<unsigned short*>(base)[i] =
             static_cast<unsigned short>(word[i / kPerWord] >> (i % kPerWord * 16));
       }
     }

@@ -22,10 +22,12 @@ struct Lane {
   int g, t;
 };
 
-__device__ __forceinline__ Lane lane_of_warp() {
-  int const lane = threadIdx.x % kWarp;
+__device__ __forceinline__ Lane lane_of(int thread) {
+  int const lane = thread % kWarp;
   return Lane{lane / 4, lane % 4};
 }
+
+__device__ __forceinline__ Lane lane_of_warp() { return lane_of(int(threadIdx.x)); }
 
 // c += a · b
 template <class T>

@@ -402,6 +402,38 @@ fn backward_problem(p: &ForwardProblem) -> BackwardProblem {
     }
 }
 
+/// More groups of lines to a block than one sum may be of before it leaves the tensor core: the later sums are added to the first.
+#[test]
+fn sums_for_tables_leave_the_tensor_core_in_time() {
+    let case = Case { name: "many_lines", q: [1, 1, 1, 17_000, 8], e: 8, reach: [1, 1], ..CASES[0] };
+    let op = Axial::new(CONFIGS[0]).unwrap();
+    let call = backward_problem(&problem(case.q, case.e, DType::F16, CONFIGS[0]));
+    let blocks = op.plan_bwd(&call, &Gpu::SM90).unwrap().launches[0].grid;
+    // Four lines of a block's rows make a group, and 16 groups a sum.
+    assert!(blocks * 4 * 16 < 17_000, "{blocks} blocks are too many for what is tested");
+    run::<f16>(&devices()[0], &case, CONFIGS[0], Passes::Both).unwrap();
+}
+
+/// A layer's blocks leave sums for its table: many of them where there is much to read beside, and few enough otherwise.
+#[test]
+fn partial_sums_are_a_small_part_of_what_is_read() {
+    let config = CONFIGS[2];
+    let op = Axial::new(config).unwrap();
+    // Blocks of a layer: one for each group of lines; two for each multiprocessor; an eighth of what is read; what scratch allows.
+    for (shape, blocks) in [
+        ([1, 2, 32, 32, 64], 32),
+        ([8, 8, 32, 32, 64], 256),
+        ([32, 8, 32, 32, 64], 768),
+        ([64, 8, 56, 56, 64], 819),
+    ] {
+        let call = backward_problem(&problem(shape, 64, DType::F16, config));
+        let plan = op.plan_bwd(&call, &Gpu::SM90).unwrap();
+        let layers: Vec<u32> =
+            plan.launches.iter().filter(|l| l.kernel.starts_with("axial_bwd_f16")).map(|l| l.grid).collect();
+        assert!(layers.iter().all(|&grid| grid <= blocks && grid > blocks * 2 / 3), "{shape:?}: {layers:?}");
+    }
+}
+
 /// What is not on CUDA is refused by name; what the plan lends itself stays small.
 #[test]
 fn plans() {

@@ -1,7 +1,7 @@
 //! Launches of a backward call: the layer along rows, sums for batch norm, the layer along columns, sums for the tables.
 
 use super::forward::{SCRATCH_BYTES, norm};
-use super::lines::{Along, Part, Scratch, Source, check_extent};
+use super::lines::{Along, Part, Scratch, Source, check_extent, tile_rows};
 use super::params::{
     AxialBwdNormParams, AxialBwdParams, AxialBwdTableParams, Lines, Map, Norm, Table, Vector,
 };
@@ -11,11 +11,16 @@ use crate::ops::planning::{Arena, check_contiguous, launch, stride};
 use crate::plan::Ptr;
 use crate::{DType, Launch, Layout, Plan, Result};
 
-/// Channels that a warp of the sums' launches takes.
-const SUM_CHANNELS: usize = 32;
+/// Channels that a block of the launches of sums takes: of batch norm, of a table.
+const NORM_CHANNELS: usize = 32;
+const TABLE_CHANNELS: usize = 64;
 /// Bytes of partial sums for a table's gradient: this, and a part of what the call reads.
 const PARTIAL_BYTES: usize = 16 << 20;
 const PARTIAL_SHARE: usize = 64;
+/// A layer has so many rows of tiles in flight if there is work for them: two blocks for each multiprocessor of large GPUs.
+const ROWS_LEAST: usize = 256 * 64;
+/// More blocks than that leave partial sums of at most this part of what the call reads; writing and adding them takes time.
+const PARTIAL_OF_READ: usize = 8;
 /// Channels of a partial sum are padded to a grain.
 const PITCH: usize = 16;
 
@@ -119,7 +124,9 @@ impl Layer<'_> {
         let pixels = p.q.shape[..4].iter().product::<usize>();
         let read = pixels.saturating_mul((d + 2 * e) * p.dtype.bytes());
         let of_block = partial_rows * partial_pitch * 4;
-        let blocks = (PARTIAL_BYTES + read / PARTIAL_SHARE) / of_block;
+        let blocks = (read / PARTIAL_OF_READ / of_block)
+            .max(ROWS_LEAST / tile_rows(p.dtype))
+            .min((PARTIAL_BYTES + read / PARTIAL_SHARE) / of_block);
         let lines = lines.at_most(self.part.heads, blocks);
         Shares { lines, partial_rows, partial_pitch, partial_begin: -(aside as i32) }
     }
@@ -199,7 +206,7 @@ impl Layer<'_> {
             partial_begin,
         };
         let of = if is_shared { 1 } else { self.part.heads };
-        launch(OP, "axial_bwd_table_f32", of * rows * d.div_ceil(SUM_CHANNELS), &params)
+        launch(OP, "axial_bwd_table_f32", of * rows * d.div_ceil(TABLE_CHANNELS), &params)
     }
 }
 
@@ -226,7 +233,7 @@ fn norm_launch(
         adds: (if is_shared { is_later } else { part.first_image > 0 }).into(),
     };
     let of = if is_shared { 1 } else { part.heads };
-    launch(OP, "axial_bwd_norm_f32", of * e.div_ceil(SUM_CHANNELS), &params)
+    launch(OP, "axial_bwd_norm_f32", of * e.div_ceil(NORM_CHANNELS), &params)
 }
 
 fn entry(p: &BackwardProblem) -> &'static str {

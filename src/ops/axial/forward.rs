@@ -118,10 +118,10 @@ fn entry(dtype: DType, q: &Layout<5>, v: &Layout<5>) -> (&'static str, usize) {
     match (dtype, q.shape[4].max(v.shape[4]) <= 64) {
         (DType::F32, true) => ("axial_fwd_f32_d64", 39296),
         (DType::F32, false) => ("axial_fwd_f32_d128", 73856),
-        (DType::F16, true) => ("axial_fwd_f16_d64", 44928),
-        (DType::F16, false) => ("axial_fwd_f16_d128", 80512),
-        (DType::Bf16, true) => ("axial_fwd_bf16_d64", 44928),
-        (DType::Bf16, false) => ("axial_fwd_bf16_d128", 80512),
+        (DType::F16, true) => ("axial_fwd_f16_d64", 45056),
+        (DType::F16, false) => ("axial_fwd_f16_d128", 80640),
+        (DType::Bf16, true) => ("axial_fwd_bf16_d64", 45056),
+        (DType::Bf16, false) => ("axial_fwd_bf16_d128", 80640),
     }
 }
 

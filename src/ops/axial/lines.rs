@@ -103,7 +103,7 @@ impl Source<'_> {
 }
 
 /// Rows of a block's tiles.
-fn tile_rows(dtype: DType) -> usize {
+pub(super) fn tile_rows(dtype: DType) -> usize {
     match dtype {
         DType::F32 => 32,
         DType::F16 | DType::Bf16 => 64,
