@@ -168,7 +168,7 @@ struct BwdPlace {
 
   // dS, by query and offset: what a row does not reach in a band that it shares is 0.
   __device__ __forceinline__ void weigh_gradients(int e) const {
-    prim::Lane const at = prim::lane_of(prim::thread_now());
+    prim::Lane const at = prim::lane_of(prim::fresh_thread());
 #pragma unroll 1
     for (int task = warp; task < Shape<T, D>::kGrains << log2_grains; task += kThreads / prim::kWarp) {
       int const queries = task >> log2_grains;
@@ -194,7 +194,7 @@ struct BwdPlace {
 
   // S, by query and key: a band at a time, each row one further to the left than the one above.
   __device__ __forceinline__ void weigh(int tile, int d) const {
-    prim::Lane const at = prim::lane_of(prim::thread_now());
+    prim::Lane const at = prim::lane_of(prim::fresh_thread());
 #pragma unroll 1
     for (int band = grains - of_line - 1 + warp % kBwdSplit; band < 2 * grains - of_line; band += kBwdSplit) {
       float c[2][4] = {};
@@ -247,9 +247,9 @@ struct BwdPlace {
 
   // The band's sums to the block's offsets, of which the band's tile begins at `first_offset`; to what is there, if asked to.
   __device__ __forceinline__ void flush_dr(float (&acc)[D / 8][4], AxialBwdParams const& p, int first_offset, bool adds) const {
-    prim::Lane const at = prim::lane_of(prim::thread_now());
+    prim::Lane const at = prim::lane_of(prim::fresh_thread());
     int const pitch = p.partial_pitch;
-    int64_t const row = int64_t(prim::block_now()) * p.partial_rows + first_offset + band() * kGrain + at.g;
+    int64_t const row = int64_t(prim::fresh_block()) * p.partial_rows + first_offset + band() * kGrain + at.g;
     float* const low = p.table_partials + row * pitch + first_of_dr() + channel_of<T>(0, at.t);
     float* const high = low + 8 * pitch;
     int const channels = end_of_dr(p.lines.d) - first_of_dr();
@@ -419,7 +419,7 @@ __device__ __forceinline__ void bwd(AxialBwdParams const& p) {
         store_tile<T, D, kThreads>(place.s_q, p.maps[kDv], l.e, false, rows(kDv, first));
       }
       if (p.norm_partials != nullptr) {
-        int const thread = prim::thread_now();
+        int const thread = prim::fresh_thread();
         int const channel = thread % D;
         if (channel < l.e) {
           auto const values = rows(kV, first);
@@ -454,7 +454,7 @@ __device__ __forceinline__ void bwd(AxialBwdParams const& p) {
       __syncthreads();   // sync: parts are there
     }
     if (int(threadIdx.x) < l.e) {
-      Block const own_block = block_of_grid(l, prim::block_now());   // found again: the main loop needs the registers
+      Block const own_block = block_of_grid(l, prim::fresh_block());   // found again: the main loop needs the registers
       float sums[2] = {0.f, 0.f};
       for (int i = 0; i < kParts; ++i) {
         sums[0] += parts[i][0][threadIdx.x];

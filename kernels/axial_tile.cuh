@@ -59,7 +59,7 @@ template <class T, int D, int kThreads, class Unit>
 __device__ __forceinline__ void for_units(int rows, int channels, Unit unit) {
   constexpr int kUnits = Shape<T, D>::kUnits;
   static_assert(kThreads % kUnits == 0, "a thread stays in its column");
-  int const thread = prim::thread_now();
+  int const thread = prim::fresh_thread();
   int const channel = thread % kUnits * prim::kUnit<T>;
   if (channel < prim::round_up(channels, kGrain)) {
 #pragma unroll 1
@@ -392,7 +392,7 @@ __device__ __forceinline__ void clear(float (&acc)[kSize][4]) {
 template <class T, int D, int kGroups>
 __device__ __forceinline__ void stage(float const (&acc)[2 * kGroups][4], uint32_t s_tile, int row, int first_channel,
                                       int channels) {
-  prim::Lane const at = prim::lane_of(prim::thread_now());
+  prim::Lane const at = prim::lane_of(prim::fresh_thread());
   constexpr int kUnit = prim::kUnit<T>;
   int const own = channel_of<T>(0, at.t);
   uint32_t const first = unit_at<T, D>(s_tile, row + at.g, (first_channel + own) / kUnit) + own % kUnit * int(sizeof(T));

@@ -1,9 +1,9 @@
 // local_bwd_dkv on tensor cores, for f16 and bf16; see local_bwd_dkv.cuh.
 #include "local_bwd_dkv.cuh"
 
-LOCAL_BWD_DKV(local_bwd_dkv_f16_d32, __half, 32, true)
-LOCAL_BWD_DKV(local_bwd_dkv_f16_d64, __half, 64, true)
-LOCAL_BWD_DKV(local_bwd_dkv_f16_d128, __half, 128, false)
-LOCAL_BWD_DKV(local_bwd_dkv_bf16_d32, __nv_bfloat16, 32, true)
-LOCAL_BWD_DKV(local_bwd_dkv_bf16_d64, __nv_bfloat16, 64, true)
-LOCAL_BWD_DKV(local_bwd_dkv_bf16_d128, __nv_bfloat16, 128, false)
+LOCAL_BWD_DKV(local_bwd_dkv_f16_d32, __half, 32, true, 2)
+LOCAL_BWD_DKV(local_bwd_dkv_f16_d64, __half, 64, true, 1)
+LOCAL_BWD_DKV(local_bwd_dkv_f16_d128, __half, 128, false, 1)
+LOCAL_BWD_DKV(local_bwd_dkv_bf16_d32, __nv_bfloat16, 32, true, 2)
+LOCAL_BWD_DKV(local_bwd_dkv_bf16_d64, __nv_bfloat16, 64, true, 1)
+LOCAL_BWD_DKV(local_bwd_dkv_bf16_d128, __nv_bfloat16, 128, false, 1)

@@ -487,14 +487,19 @@ __device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p, Bias const* 
   }
 
   // ---- Store --------------------------------------------------------------------------------------------------------
-  PatchPixels const out = patch_pixels(y, x, patch_y, patch_x, plane_lives);
+  // The same place, found again: it would take registers that the main loop needs, for two blocks on a multiprocessor with 32 channels.
+  asm volatile("" : "+r"(index));
+  Tile const own_tile = tile_of_grid(f, index);
+  Span const own_y = query_span(f.y, own_tile.residue_y, own_tile.y, height);
+  Span const own_x = query_span(f.x, own_tile.residue_x, own_tile.x, width);
+  PatchPixels const out = patch_pixels(own_y, own_x, patch_y, patch_x, plane_lives);
   T* pixel[2];
   if (wanted & kWantsDv) {
-    out.pointers(pixel, plane_of<T>(p.dv, f, tile, plane));
+    out.pointers(pixel, plane_of<T>(p.dv, f, own_tile, plane));
     P::store(dv, pixel, out.lives, channels_of(p.dv, f.e));
   }
   if (wanted & kWantsDk) {
-    out.pointers(pixel, plane_of<T>(p.dk, f, tile, plane));
+    out.pointers(pixel, plane_of<T>(p.dk, f, own_tile, plane));
     float(&sum)[D / 8][4] = kTogether ? dk : dv;
     P::scale(sum, p.scale, p.scale);
     P::store(sum, pixel, out.lives, channels_of(p.dk, f.d));
@@ -503,16 +508,16 @@ __device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p, Bias const* 
 
 }  // namespace local
 
-#define LOCAL_BWD_DKV(name, T, D, kTogether)                                         \
+#define LOCAL_BWD_DKV(name, T, D, kTogether, kMinBlocks)                             \
   ENTRY_SMEM(name, prim::kSharedSm90);                                               \
-  extern "C" __global__ void __launch_bounds__(local::kThreads, 1)                   \
+  extern "C" __global__ void __launch_bounds__(local::kThreads, kMinBlocks)          \
       name(__grid_constant__ LocalBwdDkvParams const p) {                            \
     local::bwd_dkv<T, D, kTogether, local::WithoutBias>(p, nullptr);                 \
   }
 
-#define LOCAL_BWD_DKV_BIAS(name, T, D, kTogether)                                    \
+#define LOCAL_BWD_DKV_BIAS(name, T, D, kTogether, kMinBlocks)                        \
   ENTRY_SMEM(name, prim::kSharedSm90);                                               \
-  extern "C" __global__ void __launch_bounds__(local::kThreads, 1)                   \
+  extern "C" __global__ void __launch_bounds__(local::kThreads, kMinBlocks)          \
       name(__grid_constant__ LocalBwdDkvBiasParams const p) {                        \
     local::bwd_dkv<T, D, kTogether, local::WithBias>(p.plain, &p.bias);              \
   }

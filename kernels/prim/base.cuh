@@ -42,23 +42,6 @@ template <class T> using Plain = typename PlainOf<T>::type;
 
 __device__ __forceinline__ float not_a_number() { return __int_as_float(0x7fffffff); }
 
-// threadIdx.x, which is found out here and now: what follows from it is not worked out ahead of a loop, in registers that the loop
-// needs for its sums.
-__device__ __forceinline__ int thread_now() {
-  int thread = int(threadIdx.x);
-  asm volatile("" : "+r"(thread));
-  __builtin_assume(thread >= 0);
-  return thread;
-}
-
-// blockIdx.x, likewise.
-__device__ __forceinline__ int block_now() {
-  int block = int(blockIdx.x);
-  asm volatile("" : "+r"(block));
-  __builtin_assume(block >= 0);
-  return block;
-}
-
 // The dynamic shared memory of the block, as the kernel's own struct or element type.
 template <class T>
 __device__ __forceinline__ T* shared_memory() {

@@ -11,6 +11,21 @@ __device__ __forceinline__ int fresh_lane() {
   return lane;
 }
 
+// threadIdx.x and blockIdx.x, likewise.
+__device__ __forceinline__ int fresh_thread() {
+  int thread = int(threadIdx.x);
+  asm volatile("" : "+r"(thread));
+  __builtin_assume(thread >= 0);
+  return thread;
+}
+
+__device__ __forceinline__ int fresh_block() {
+  int block = int(blockIdx.x);
+  asm volatile("" : "+r"(block));
+  __builtin_assume(block >= 0);
+  return block;
+}
+
 // The warp's number in its block, in a form that the compiler knows to be the same for all lanes.
 __device__ __forceinline__ int warp_of_block() { return __shfl_sync(kAllLanes, int(threadIdx.x) / kWarp, 0); }
 
