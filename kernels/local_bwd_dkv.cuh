@@ -337,6 +337,8 @@ __device__ __forceinline__ void see_queries(float (&dk)[D / 8][4], float (&dv)[D
   }
 }
 
+constexpr int kTwoBlocksChannels = 32;   // of 16 bits, up to which two blocks have registers on a multiprocessor
+
 // `bias`: null without one.
 template <class T, int D, bool kTogether, class B>
 __device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p, Bias const* bias) {
@@ -487,19 +489,29 @@ __device__ __forceinline__ void bwd_dkv(LocalBwdDkvParams const& p, Bias const* 
   }
 
   // ---- Store --------------------------------------------------------------------------------------------------------
-  // The same place, found again: it would take registers that the main loop needs, for two blocks on a multiprocessor with 32 channels.
-  asm volatile("" : "+r"(index));
-  Tile const own_tile = tile_of_grid(f, index);
-  Span const own_y = query_span(f.y, own_tile.residue_y, own_tile.y, height);
-  Span const own_x = query_span(f.x, own_tile.residue_x, own_tile.x, width);
-  PatchPixels const out = patch_pixels(own_y, own_x, patch_y, patch_x, plane_lives);
+  struct Where {
+    Tile tile;
+    Span y, x;
+  };
+  auto find = [&]() -> Where {
+    if constexpr (D <= kTwoBlocksChannels) {
+      // The same place, found again: it would take registers that the main loop needs for two blocks on a multiprocessor.
+      asm volatile("" : "+r"(index));
+      Tile const own = tile_of_grid(f, index);
+      return {own, query_span(f.y, own.residue_y, own.y, height), query_span(f.x, own.residue_x, own.x, width)};
+    } else {
+      return {tile, y, x};
+    }
+  };
+  Where const own = find();
+  PatchPixels const out = patch_pixels(own.y, own.x, patch_y, patch_x, plane_lives);
   T* pixel[2];
   if (wanted & kWantsDv) {
-    out.pointers(pixel, plane_of<T>(p.dv, f, own_tile, plane));
+    out.pointers(pixel, plane_of<T>(p.dv, f, own.tile, plane));
     P::store(dv, pixel, out.lives, channels_of(p.dv, f.e));
   }
   if (wanted & kWantsDk) {
-    out.pointers(pixel, plane_of<T>(p.dk, f, own_tile, plane));
+    out.pointers(pixel, plane_of<T>(p.dk, f, own.tile, plane));
     float(&sum)[D / 8][4] = kTogether ? dk : dv;
     P::scale(sum, p.scale, p.scale);
     P::store(sum, pixel, out.lives, channels_of(p.dk, f.d));
