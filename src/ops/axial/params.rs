@@ -130,7 +130,7 @@ pub(super) struct Lines {
 }
 const _: () = assert!(size_of::<Lines>() == 60, "change kernels/axial.cuh together with this");
 
-/// Mirrors `AxialFwdParams`.
+/// Mirrors `AxialFwdParams`; its tensors are an array there.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct AxialFwdParams {
@@ -186,7 +186,7 @@ impl Params for AxialFwdNormParams {
     ];
 }
 
-/// Mirrors `AxialBwdParams`.
+/// Mirrors `AxialBwdParams`; its tensors are an array there.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct AxialBwdParams {
